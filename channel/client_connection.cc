@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MIT
+#include "ferrybus/channel/client_connection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+
+namespace ferrybus {
+namespace {
+
+absl::Status NoSuchChannel(ChannelId channel) {
+  return absl::NotFoundError(absl::StrCat(
+      "channel ", static_cast<uint32_t>(channel), " is not offered"));
+}
+
+absl::Status NoSuchGpadl(GpadlId gpadl) {
+  return absl::NotFoundError(absl::StrCat(
+      "GPADL 0x", absl::Hex(static_cast<uint32_t>(gpadl)), " does not exist"));
+}
+
+absl::Status WrongState(const char* what, ChannelId channel,
+                        ClientChannelState state) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(what, " for channel ", static_cast<uint32_t>(channel),
+                   " in state ", static_cast<int>(state)));
+}
+
+absl::Status NotAskedFor(const char* message) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(message, " was not asked for"));
+}
+
+// The bytes of a range as GPADL messages carry them.
+std::vector<std::byte> RangeBytes(absl::Span<const uint64_t> pages,
+                                  uint32_t byte_count, uint32_t byte_offset) {
+  const uint32_t header[2] = {byte_count, byte_offset};
+  const size_t pages_size_bytes = pages.size() * sizeof(uint64_t);
+  std::vector<std::byte> bytes(sizeof(header) + pages_size_bytes);
+  std::memcpy(bytes.data(), header, sizeof(header));
+  std::memcpy(bytes.data() + sizeof(header), pages.data(), pages_size_bytes);
+  return bytes;
+}
+
+// GPADL_HEADER and as many GPADL_BODY as are needed.
+size_t GpadlMessageCount(size_t page_count) {
+  if (page_count <= kGpadlHeaderPagesMax) return 1;
+  const size_t rest = page_count - kGpadlHeaderPagesMax;
+  return 1 + (rest + kGpadlBodyPagesMax - 1) / kGpadlBodyPagesMax;
+}
+
+}  // namespace
+
+ClientConnection::ClientConnection(const ClientConnectionOptions& options,
+                                   ClientEvents* events)
+    : options_(options), events_(events) {}
+
+// --- What the owner asks for ------------------------------------------------
+
+absl::Status ClientConnection::Connect() {
+  if (options_.versions.empty()) {
+    return absl::InvalidArgumentError("no protocol versions to try");
+  }
+  Forget();
+  phase_ = ClientPhase::kConnecting;
+  version_index_ = 0;
+  SendContact();
+  return absl::OkStatus();
+}
+
+void ClientConnection::Forget() {
+  phase_ = ClientPhase::kDisconnected;
+  features_ = 0;
+  offers_requested_ = false;
+  offers_delivered_ = false;
+  channels_.clear();
+  gpadls_.clear();
+  outgoing_.clear();
+}
+
+void ClientConnection::SendContact() {
+  version_ = options_.versions[version_index_];
+  const bool is_modern = version_ >= ProtocolVersion::kWin10Rs3Plus;
+  message_connection_ =
+      is_modern ? kMessageConnectionMulticlient : kMessageConnectionClassic;
+  InitiateContactMessage message;
+  message.version = static_cast<uint32_t>(version_);
+  message.target_message_vp = options_.target_message_vp;
+  if (is_modern) {
+    message.target_sint = kVmbusSint;
+  } else {
+    message.set_interrupt_page(options_.interrupt_page);
+  }
+  message.parent_to_child_monitor_page = options_.parent_to_child_monitor_page;
+  message.child_to_parent_monitor_page = options_.child_to_parent_monitor_page;
+  if (version_ >= ProtocolVersion::kCopper && options_.client_id.has_value()) {
+    message.feature_flags = kFeatureClientId;
+    message.client_id = *options_.client_id;
+  }
+  outgoing_.push_back(EncodeInitiateContact(message));
+}
+
+absl::Status ClientConnection::CheckConnected() const {
+  if (phase_ == ClientPhase::kConnected) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "not connected; Connect and wait for OnVersion first");
+}
+
+absl::Status ClientConnection::CheckRoom(size_t messages) const {
+  const size_t count_max = options_.limits.outgoing_messages_max;
+  if (outgoing_.size() + messages <= count_max) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(outgoing_.size(), " messages wait for the host and ",
+                   messages, " more are due; at most ", count_max, " allowed"));
+}
+
+absl::StatusOr<ClientConnection::Channel*> ClientConnection::Ready(
+    ChannelId channel, size_t messages) {
+  absl::Status status = CheckConnected();
+  status.Update(CheckRoom(messages));
+  if (!status.ok()) return status;
+  const auto found = channels_.find(channel);
+  if (found == channels_.end()) return NoSuchChannel(channel);
+  return &found->second;
+}
+
+absl::Status ClientConnection::RequestOffers() {
+  absl::Status status = CheckConnected();
+  status.Update(CheckRoom(1));
+  if (!status.ok()) return status;
+  if (offers_requested_) {
+    return absl::FailedPreconditionError("the offers were requested already");
+  }
+  offers_requested_ = true;
+  outgoing_.push_back(EncodeMessage(RequestOffersMessage{}));
+  return absl::OkStatus();
+}
+
+GpadlId ClientConnection::NextGpadlId() {
+  while (gpadls_.contains(GpadlId{next_gpadl_id_})) ++next_gpadl_id_;
+  return GpadlId{next_gpadl_id_++};
+}
+
+absl::StatusOr<GpadlId> ClientConnection::CreateGpadl(
+    ChannelId channel_id, absl::Span<const uint64_t> pages, uint32_t byte_count,
+    uint32_t byte_offset) {
+  const uint32_t page_count = GpadlPageCount(byte_count, byte_offset);
+  if (page_count == 0 || pages.size() != page_count) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        byte_count, " bytes at offset ", byte_offset, " are ", page_count,
+        " pages (0: more than one GPADL can hold), not ", pages.size()));
+  }
+  absl::StatusOr<Channel*> channel =
+      Ready(channel_id, GpadlMessageCount(pages.size()));
+  if (!channel.ok()) return channel.status();
+  if ((*channel)->state == ClientChannelState::kRescinded) {
+    return WrongState("CreateGpadl", channel_id, (*channel)->state);
+  }
+  if (gpadls_.size() >= options_.limits.gpadls_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(gpadls_.size(), " GPADLs exist; no more allowed"));
+  }
+
+  const GpadlId id = NextGpadlId();
+  gpadls_[id] = {channel_id, GpadlPhase::kCreating};
+  const std::vector<std::byte> range =
+      RangeBytes(pages, byte_count, byte_offset);
+  auto rest = absl::MakeConstSpan(range);
+  const GpadlHeaderMessage header{
+      .channel_id = channel_id,
+      .gpadl_id = id,
+      .range_buffer_size_bytes = static_cast<uint16_t>(range.size()),
+      .range_count = 1};
+  auto part = rest.first(
+      std::min(rest.size(), 8 + kGpadlHeaderPagesMax * sizeof(uint64_t)));
+  outgoing_.push_back(EncodeGpadlHeader(header, part));
+  rest.remove_prefix(part.size());
+  while (!rest.empty()) {
+    part = rest.first(
+        std::min(rest.size(), kGpadlBodyPagesMax * sizeof(uint64_t)));
+    outgoing_.push_back(EncodeGpadlBody({.gpadl_id = id}, part));
+    rest.remove_prefix(part.size());
+  }
+  return id;
+}
+
+absl::Status ClientConnection::TeardownGpadl(GpadlId id) {
+  absl::Status status = CheckConnected();
+  status.Update(CheckRoom(1));
+  if (!status.ok()) return status;
+  const auto found = gpadls_.find(id);
+  if (found == gpadls_.end()) return NoSuchGpadl(id);
+  ClientGpadl& gpadl = found->second;
+  if (gpadl.phase != GpadlPhase::kCreated) {
+    return absl::FailedPreconditionError(
+        "TeardownGpadl of a GPADL that is not created, or torn down already");
+  }
+  gpadl.phase = GpadlPhase::kTearingDown;
+  outgoing_.push_back(EncodeMessage(
+      GpadlTeardownMessage{.channel_id = gpadl.channel, .gpadl_id = id}));
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Open(ChannelId channel_id,
+                                    const OpenParams& params) {
+  absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
+  if (!channel.ok()) return channel.status();
+  if ((*channel)->state != ClientChannelState::kClosed) {
+    return WrongState("Open", channel_id, (*channel)->state);
+  }
+  const auto gpadl = gpadls_.find(params.ring_gpadl);
+  if (gpadl == gpadls_.end() || gpadl->second.channel != channel_id ||
+      gpadl->second.phase != GpadlPhase::kCreated) {
+    return absl::FailedPreconditionError(
+        "Open with a GPADL that is not a created one of the channel");
+  }
+  (*channel)->state = ClientChannelState::kOpening;
+  const OpenChannelMessage message{
+      .channel_id = channel_id,
+      .open_id = static_cast<uint32_t>(channel_id),  // as Linux does
+      .ring_gpadl = params.ring_gpadl,
+      .target_vp = params.target_vp,
+      .downstream_page_offset = params.downstream_page_offset,
+      .user_data = params.user_data};
+  outgoing_.push_back(EncodeOpenChannel(message, features_));
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Close(ChannelId channel_id) {
+  absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
+  if (!channel.ok()) return channel.status();
+  if ((*channel)->state != ClientChannelState::kOpen) {
+    return WrongState("Close", channel_id, (*channel)->state);
+  }
+  (*channel)->state = ClientChannelState::kClosed;
+  (*channel)->is_modifying = false;
+  outgoing_.push_back(
+      EncodeMessage(CloseChannelMessage{.channel_id = channel_id}));
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::ModifyChannel(ChannelId channel_id,
+                                             uint32_t target_vp) {
+  absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
+  if (!channel.ok()) return channel.status();
+  if (version_ < ProtocolVersion::kWin10Rs3) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("MODIFYCHANNEL needs version 4.1, the connection has ",
+                     ProtocolVersionToString(version_)));
+  }
+  if ((*channel)->state != ClientChannelState::kOpen ||
+      (*channel)->is_modifying) {
+    return WrongState("ModifyChannel", channel_id, (*channel)->state);
+  }
+  (*channel)->is_modifying = version_ >= ProtocolVersion::kIron;
+  outgoing_.push_back(EncodeMessage(
+      ModifyChannelMessage{.channel_id = channel_id, .target_vp = target_vp}));
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::ReleaseRelid(ChannelId channel_id) {
+  absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
+  if (!channel.ok()) return channel.status();
+  if ((*channel)->state != ClientChannelState::kRescinded ||
+      HasGpadls(channel_id)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("channel ", static_cast<uint32_t>(channel_id),
+                     " is not rescinded, or still has GPADLs; tear them down "
+                     "and wait for OnGpadlTorndown"));
+  }
+  channels_.erase(channel_id);
+  outgoing_.push_back(
+      EncodeMessage(RelidReleasedMessage{.channel_id = channel_id}));
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Unload() {
+  absl::Status status = CheckConnected();
+  status.Update(CheckRoom(1));
+  if (!status.ok()) return status;
+  phase_ = ClientPhase::kUnloading;
+  outgoing_.push_back(EncodeMessage(UnloadMessage{}));
+  return absl::OkStatus();
+}
+
+bool ClientConnection::HasGpadls(ChannelId channel) const {
+  return std::any_of(gpadls_.begin(), gpadls_.end(), [channel](const auto& g) {
+    return g.second.channel == channel;
+  });
+}
+
+// --- What the host says -----------------------------------------------------
+
+ProtocolContext ClientConnection::protocol() const {
+  if (phase_ != ClientPhase::kConnected) return {};
+  return {version_, features_};
+}
+
+absl::Status ClientConnection::HandleMessage(
+    absl::Span<const std::byte> payload) {
+  ++counters_.messages_handled;
+  absl::StatusOr<HostMessage> message = DecodeHostMessage(payload, protocol());
+  absl::Status status =
+      message.ok() ? Dispatch(*message, payload.size()) : message.status();
+  if (!status.ok()) ++counters_.messages_refused;
+  return status;
+}
+
+absl::Status ClientConnection::Dispatch(const HostMessage& message,
+                                        size_t size_bytes) {
+  if (const auto* response = std::get_if<VersionResponseMessage>(&message)) {
+    return HandleVersionResponse(*response, size_bytes);
+  }
+  if (std::holds_alternative<UnloadResponseMessage>(message)) {
+    return HandleUnloadResponse();
+  }
+  if (phase_ != ClientPhase::kConnected) {
+    // The host had not seen yet that the connection ended.
+    ++counters_.messages_ignored;
+    return absl::OkStatus();
+  }
+  return std::visit([this](const auto& m) { return Handle(m); }, message);
+}
+
+absl::Status ClientConnection::HandleVersionResponse(
+    const VersionResponseMessage& message, size_t size_bytes) {
+  if (phase_ != ClientPhase::kConnecting) {
+    return NotAskedFor("VERSION_RESPONSE");
+  }
+  ClientVersion result{.version = version_};
+  if (message.version_supported == 0) {
+    if (++version_index_ < options_.versions.size()) {
+      SendContact();
+      return absl::OkStatus();
+    }
+    phase_ = ClientPhase::kDisconnected;
+    events_->OnVersion(result);
+    return absl::OkStatus();
+  }
+  // Before 2.4 the state byte may be anything.
+  if (version_ >= ProtocolVersion::kWin8 &&
+      message.connection_state != kConnectionSuccessful) {
+    result.connection_state = message.connection_state;
+    phase_ = ClientPhase::kDisconnected;
+    events_->OnVersion(result);
+    return absl::OkStatus();
+  }
+  if (version_ >= ProtocolVersion::kCopper) {
+    const uint32_t asked =
+        options_.client_id.has_value() ? kFeatureClientId : 0;
+    if (size_bytes < 20 || (message.supported_features & ~asked) != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "VERSION_RESPONSE of ", size_bytes, " bytes grants features ",
+          message.supported_features, "; asked for were ", asked));
+    }
+    features_ = message.supported_features;
+  }
+  if (version_ >= ProtocolVersion::kWin10Rs3Plus) {
+    message_connection_ = message.version_or_connection_id;
+  }
+  phase_ = ClientPhase::kConnected;
+  result.accepted = true;
+  result.features = features_;
+  events_->OnVersion(result);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::HandleUnloadResponse() {
+  if (phase_ != ClientPhase::kUnloading) return NotAskedFor("UNLOAD_RESPONSE");
+  Forget();
+  events_->OnUnloaded();
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const OfferChannelMessage& message) {
+  const ChannelId id = message.channel_id;
+  const uint32_t number = static_cast<uint32_t>(id);
+  if (!offers_requested_) return NotAskedFor("OFFERCHANNEL");
+  if (number == 0 || number > kMaxChannelId) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "OFFERCHANNEL of channel ", number, ", not in 1...", kMaxChannelId));
+  }
+  if (channels_.contains(id)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("OFFERCHANNEL of channel ", number, " a second time"));
+  }
+  if (channels_.size() >= options_.limits.channels_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the host has offered ", channels_.size(),
+                     " channels; no more allowed"));
+  }
+  ClientOffer offer{.channel_id = id,
+                    .interface_type = message.interface_type,
+                    .interface_instance = message.interface_instance,
+                    .sub_channel_index = message.sub_channel_index,
+                    .flags = message.flags,
+                    .mmio_megabytes = message.mmio_megabytes,
+                    .mmio_megabytes_optional = message.mmio_megabytes_optional,
+                    .monitor_id = (message.monitor_allocated & 1) != 0
+                                      ? message.monitor_id
+                                      : kNoMonitorId,
+                    .connection_id = message.connection_id,
+                    .user_data = message.user_data};
+  channels_[id].offer = offer;
+  events_->OnOffer(offer);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const AllOffersDeliveredMessage&) {
+  if (!offers_requested_ || offers_delivered_) {
+    return NotAskedFor("ALLOFFERS_DELIVERED");
+  }
+  offers_delivered_ = true;
+  events_->OnAllOffersDelivered();
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(
+    const RescindChannelOfferMessage& message) {
+  const auto found = channels_.find(message.channel_id);
+  if (found == channels_.end()) return NoSuchChannel(message.channel_id);
+  Channel& channel = found->second;
+  if (channel.state == ClientChannelState::kRescinded) {
+    return WrongState("RESCIND_CHANNELOFFER", message.channel_id,
+                      channel.state);
+  }
+  channel.state = ClientChannelState::kRescinded;
+  channel.is_modifying = false;
+  events_->OnRescind(message.channel_id);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const OpenChannelResultMessage& message) {
+  const auto found = channels_.find(message.channel_id);
+  if (found == channels_.end() ||
+      found->second.state != ClientChannelState::kOpening ||
+      message.open_id != static_cast<uint32_t>(message.channel_id)) {
+    return NotAskedFor("OPENCHANNEL_RESULT");
+  }
+  found->second.state = message.status == kStatusSuccess
+                            ? ClientChannelState::kOpen
+                            : ClientChannelState::kClosed;
+  events_->OnOpenResult(message.channel_id, message.status);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const GpadlCreatedMessage& message) {
+  const auto found = gpadls_.find(message.gpadl_id);
+  if (found == gpadls_.end() || found->second.phase != GpadlPhase::kCreating ||
+      found->second.channel != message.channel_id) {
+    return NotAskedFor("GPADL_CREATED");
+  }
+  if (message.status == kStatusSuccess) {
+    found->second.phase = GpadlPhase::kCreated;
+  } else {
+    gpadls_.erase(found);
+  }
+  events_->OnGpadlCreated(message.channel_id, message.gpadl_id, message.status);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const GpadlTorndownMessage& message) {
+  const auto found = gpadls_.find(message.gpadl_id);
+  if (found == gpadls_.end() ||
+      found->second.phase != GpadlPhase::kTearingDown) {
+    return NotAskedFor("GPADL_TORNDOWN");
+  }
+  const ChannelId channel = found->second.channel;
+  gpadls_.erase(found);
+  events_->OnGpadlTorndown(channel, message.gpadl_id);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(
+    const ModifyChannelResponseMessage& message) {
+  const auto found = channels_.find(message.channel_id);
+  if (found == channels_.end() || !found->second.is_modifying) {
+    return NotAskedFor("MODIFYCHANNEL_RESPONSE");
+  }
+  found->second.is_modifying = false;
+  events_->OnModifyResponse(message.channel_id, message.status);
+  return absl::OkStatus();
+}
+
+// --- Lookups ----------------------------------------------------------------
+
+const ClientOffer* ClientConnection::FindOffer(ChannelId channel) const {
+  const auto found = channels_.find(channel);
+  return found == channels_.end() ? nullptr : &found->second.offer;
+}
+
+std::optional<ClientChannelState> ClientConnection::channel_state(
+    ChannelId channel) const {
+  const auto found = channels_.find(channel);
+  if (found == channels_.end()) return std::nullopt;
+  return found->second.state;
+}
+
+}  // namespace ferrybus

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+
+#include "ferrybus/channel/endpoint_persist.h"
+
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "ferrybus/ringbuffer/packet_ranges.h"
+#include "ferrybus/ringbuffer/ring_index.h"
+#include "ferrybus/savestate/channel.pb.h"
+#include "ferrybus/savestate/proto_limits.h"
+
+namespace ferrybus {
+namespace {
+
+namespace proto = ::ferrybus::savestate::v1;
+using ringbuffer::PacketType;
+
+// -- Out ---------------------------------------------------------------------
+
+void Fill(const ringbuffer::RingPosition& position, uint32_t data_bytes,
+          proto::RingState* out) {
+  out->set_own_index(position.own_index);
+  out->set_peer_index(position.peer_index);
+  out->set_data_bytes(data_bytes);
+}
+
+void Fill(const EndpointState::Incoming& packet,
+          proto::IncomingPacketState* out) {
+  out->set_type(static_cast<uint32_t>(packet.type));
+  out->set_completion_requested(packet.completion_requested);
+  out->set_transaction_id(packet.transaction_id);
+  out->set_extension(packet.extension);
+  out->set_payload(packet.payload);
+  out->set_completed(packet.completed);
+  out->set_reply(packet.reply);
+  out->set_device_blob(packet.blob);
+}
+
+void Fill(const EndpointState::Queued& packet, proto::QueuedPacketState* out) {
+  out->set_type(static_cast<uint32_t>(packet.type));
+  out->set_flags(packet.flags);
+  out->set_transaction_id(packet.transaction_id);
+  out->set_extension(packet.extension);
+  out->set_payload(packet.payload);
+}
+
+// -- In, checked
+// ---------------------------------------------------------------
+
+class Reader {
+ public:
+  Reader(const EndpointLimits& limits, const std::string& where)
+      : limits_(limits), where_(where) {}
+
+  absl::StatusOr<EndpointState> Read(const proto::EndpointState& in);
+
+ private:
+  template <typename... Parts>
+  absl::Status Bad(const Parts&... parts) const {
+    return absl::InvalidArgumentError(
+        absl::StrCat(where_, ": ", absl::StrCat(parts...)));
+  }
+  absl::Status CheckCount(int count, uint32_t max, const char* what) const;
+  absl::Status CheckRing(const proto::RingState& ring, const char* what) const;
+  absl::Status CheckPacket(uint32_t type, const std::string& extension,
+                           const std::string& payload) const;
+  absl::StatusOr<EndpointState::Incoming> ReadIncoming(
+      const proto::IncomingPacketState& in) const;
+  absl::StatusOr<EndpointState::Queued> ReadQueued(
+      const proto::QueuedPacketState& in) const;
+
+  const EndpointLimits& limits_;
+  const std::string& where_;
+};
+
+absl::Status Reader::CheckCount(int count, uint32_t max,
+                                const char* what) const {
+  if (static_cast<uint64_t>(count) <= max) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(where_, ": ", count, " ", what, ", the limit is ", max));
+}
+
+absl::Status Reader::CheckRing(const proto::RingState& ring,
+                               const char* what) const {
+  if (!ringbuffer::IsValidDataSize(ring.data_bytes())) {
+    return Bad(what, " ring of ", ring.data_bytes(), " data bytes");
+  }
+  if (!ringbuffer::IsValidIndex(ring.own_index(), ring.data_bytes()) ||
+      !ringbuffer::IsValidIndex(ring.peer_index(), ring.data_bytes())) {
+    return Bad(what, " ring indices ", ring.own_index(), " and ",
+               ring.peer_index(), " are not multiples of 8 below ",
+               ring.data_bytes());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Reader::CheckPacket(uint32_t type, const std::string& extension,
+                                 const std::string& payload) const {
+  switch (static_cast<PacketType>(type)) {
+    case PacketType::kDataInBand:
+    case PacketType::kDataUsingTransferPages:
+    case PacketType::kDataUsingGpaDirect:
+    case PacketType::kCompletion:
+      break;
+    default:
+      return Bad("packet type ", type, " is none of 6, 7, 9, 11");
+  }
+  if (type > 0xffff || extension.size() % 8 != 0 ||
+      extension.size() + payload.size() + ringbuffer::kDescriptorBytes >
+          limits_.max_packet_bytes) {
+    return Bad("packet with ", extension.size(), " bytes of extension and ",
+               payload.size(), " of payload; the limit is ",
+               limits_.max_packet_bytes, " together");
+  }
+  const ringbuffer::RangeResult ranges = ringbuffer::CheckRangeList(
+      static_cast<PacketType>(type),
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(extension.data()),
+                          extension.size()));
+  if (ranges != ringbuffer::RangeResult::kOk) {
+    return Bad("packet: ", RangeResultName(ranges));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
+    const proto::IncomingPacketState& in) const {
+  EndpointState::Incoming packet;
+  packet.type = static_cast<PacketType>(in.type());
+  packet.completion_requested = in.completion_requested();
+  packet.transaction_id = in.transaction_id();
+  packet.completed = in.completed();
+  if (in.completed()) {
+    if (!in.extension().empty() || !in.payload().empty() ||
+        !in.device_blob().empty() ||
+        in.reply().size() > limits_.max_packet_bytes) {
+      return Bad("completed packet ", in.transaction_id(),
+                 " still has a request, or a reply of ", in.reply().size(),
+                 " bytes");
+    }
+    const absl::Status status = CheckPacket(11, "", "");
+    packet.reply = in.reply();
+    if (!status.ok()) return status;
+    return packet;
+  }
+  if (packet.type == PacketType::kCompletion || !in.reply().empty()) {
+    return Bad("packet ", in.transaction_id(),
+               " in flight is a completion or has a reply");
+  }
+  const absl::Status status =
+      CheckPacket(in.type(), in.extension(), in.payload());
+  if (!status.ok()) return status;
+  packet.extension = in.extension();
+  packet.payload = in.payload();
+  packet.blob = in.device_blob();
+  return packet;
+}
+
+absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
+    const proto::QueuedPacketState& in) const {
+  const absl::Status status =
+      CheckPacket(in.type(), in.extension(), in.payload());
+  if (!status.ok()) return status;
+  if ((in.flags() & ~uint32_t{ringbuffer::kFlagCompletionRequested}) != 0) {
+    return Bad("queued packet with flags ", in.flags());
+  }
+  return EndpointState::Queued{
+      static_cast<PacketType>(in.type()), static_cast<uint16_t>(in.flags()),
+      in.transaction_id(), in.extension(), in.payload()};
+}
+
+absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
+  EndpointState out;
+  out.fault_reason = in.fault_reason();
+  if (!out.fault_reason.empty()) return out;  // the rest is of no use
+  absl::Status status = CheckRing(in.incoming_ring(), "incoming");
+  if (status.ok()) status = CheckRing(in.outgoing_ring(), "outgoing");
+  if (status.ok()) {
+    status = CheckCount(in.incoming_size(), limits_.max_in_flight,
+                        "packets in flight");
+  }
+  if (status.ok()) {
+    // Completions may queue beyond what sends may.
+    status =
+        CheckCount(in.queued_size(), limits_.max_queued + limits_.max_in_flight,
+                   "queued packets");
+  }
+  if (status.ok()) {
+    status = CheckCount(in.awaiting_size(), limits_.max_awaiting,
+                        "requests awaiting completion");
+  }
+  if (!status.ok()) return status;
+  out.incoming_ring = {in.incoming_ring().own_index(),
+                       in.incoming_ring().peer_index()};
+  out.outgoing_ring = {in.outgoing_ring().own_index(),
+                       in.outgoing_ring().peer_index()};
+  out.incoming_data_bytes = in.incoming_ring().data_bytes();
+  out.outgoing_data_bytes = in.outgoing_ring().data_bytes();
+  for (const proto::IncomingPacketState& packet : in.incoming()) {
+    absl::StatusOr<EndpointState::Incoming> read = ReadIncoming(packet);
+    if (!read.ok()) return read.status();
+    out.incoming.push_back(*std::move(read));
+  }
+  for (const proto::QueuedPacketState& packet : in.queued()) {
+    absl::StatusOr<EndpointState::Queued> read = ReadQueued(packet);
+    if (!read.ok()) return read.status();
+    out.queued.push_back(*std::move(read));
+  }
+  std::set<uint64_t> slots;
+  for (const proto::AwaitingPacketState& packet : in.awaiting()) {
+    const uint64_t index = (packet.transaction_id() & 0xffffffff) - 1;
+    if (index >= limits_.max_awaiting || !slots.insert(index).second) {
+      return Bad("transaction id ", packet.transaction_id(),
+                 " is out of range or taken");
+    }
+    out.awaiting.push_back(
+        {packet.transaction_id(), packet.tag(), packet.device_blob()});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string SaveChannelSnapshot(const ChannelSnapshot& snapshot) {
+  proto::ChannelState channel;
+  proto::EndpointState* const out = channel.mutable_endpoint();
+  const EndpointState& state = snapshot.endpoint;
+  channel.set_device_state(snapshot.device_state);
+  out->set_fault_reason(state.fault_reason);
+  Fill(state.incoming_ring, state.incoming_data_bytes,
+       out->mutable_incoming_ring());
+  Fill(state.outgoing_ring, state.outgoing_data_bytes,
+       out->mutable_outgoing_ring());
+  for (const EndpointState::Incoming& packet : state.incoming) {
+    Fill(packet, out->add_incoming());
+  }
+  for (const EndpointState::Queued& packet : state.queued) {
+    Fill(packet, out->add_queued());
+  }
+  for (const EndpointState::Awaiting& packet : state.awaiting) {
+    proto::AwaitingPacketState* const awaiting = out->add_awaiting();
+    awaiting->set_transaction_id(packet.transaction_id);
+    awaiting->set_tag(packet.tag);
+    awaiting->set_device_blob(packet.blob);
+  }
+  return savestate::SerializeDeterministic(channel);
+}
+
+absl::StatusOr<ChannelSnapshot> ParseChannelSnapshot(
+    absl::Span<const std::byte> bytes, const EndpointLimits& limits,
+    const std::string& where) {
+  proto::ChannelState channel;
+  const absl::Status parsed =
+      savestate::ParseBounded(bytes, savestate::ProtoLimits(), &channel, where);
+  if (!parsed.ok()) return parsed;
+  absl::StatusOr<EndpointState> endpoint =
+      Reader(limits, where).Read(channel.endpoint());
+  if (!endpoint.ok()) return endpoint.status();
+  return ChannelSnapshot{*std::move(endpoint), channel.device_state()};
+}
+
+}  // namespace ferrybus

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT
+//
+// Life of an endpoint, and its polling thread's half: packets in.
+
+#include "ferrybus/channel/packet_endpoint.h"
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "ferrybus/channel/check.h"
+#include "ferrybus/ringbuffer/packet_ranges.h"
+
+namespace ferrybus {
+
+using ringbuffer::PacketType;
+using ringbuffer::PacketView;
+using ringbuffer::ReadResult;
+using ringbuffer::RingFault;
+using ringbuffer::RingFaultName;
+
+PacketEndpoint::PacketEndpoint(EndpointSide side, const EndpointLimits& limits,
+                               const GuestMemory* memory, Doorbell* doorbell,
+                               EndpointEvents* events)
+    : side_(side),
+      limits_(limits),
+      memory_(memory),
+      doorbell_(doorbell),
+      events_(events) {
+  FERRYBUS_CHECK(limits.max_in_flight > 0 && limits.max_packet_bytes >= 16,
+                 "endpoint limits are zero");
+}
+
+PacketEndpoint::~PacketEndpoint() {
+  FERRYBUS_CHECK(outstanding() == 0, "an IncomingPacket outlived its endpoint");
+}
+
+void PacketEndpoint::Retire(std::unique_ptr<PacketEndpoint> endpoint) {
+  endpoint->Detach();
+  {
+    absl::MutexLock lock(&endpoint->mu_);
+    if (endpoint->outstanding_ != 0) {
+      endpoint->retired_ = true;
+      // Owned by its packets from here on; see Do().
+      (void)endpoint.release();
+      return;
+    }
+  }
+}
+
+absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
+  FERRYBUS_CHECK(run_state() == EndpointRunState::kDetached,
+                 "Attach of an attached endpoint");
+  const bool host = side_ == EndpointSide::kHost;
+  ringbuffer::RingConsumer incoming(
+      (host ? rings.guest_to_host : rings.host_to_guest).view(),
+      limits_.max_packet_bytes);
+  ringbuffer::RingProducer outgoing(
+      (host ? rings.host_to_guest : rings.guest_to_host).view());
+  if (incoming.fault() != RingFault::kNone ||
+      outgoing.fault() != RingFault::kNone) {
+    return absl::DataLossError(
+        absl::StrCat("channel ", channel_id,
+                     ": incoming ring: ", RingFaultName(incoming.fault()),
+                     "; outgoing ring: ", RingFaultName(outgoing.fault())));
+  }
+  rings_ = std::move(rings);
+  incoming_ = incoming;
+  channel_id_ = channel_id;
+  bad_completions_ = 0;
+  quota_left_ = 0;
+  absl::MutexLock lock(&mu_);
+  outgoing_ = outgoing;
+  counters_ = EndpointCounters();
+  fault_reason_.clear();
+  wanted_room_ = 0;
+  state_ = EndpointRunState::kSuspended;
+  return absl::OkStatus();
+}
+
+void PacketEndpoint::Start() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (state_ != EndpointRunState::kSuspended) return;
+    state_ = EndpointRunState::kActive;
+  }
+  events_->OnWork();
+}
+
+void PacketEndpoint::Suspend() {
+  absl::MutexLock lock(&mu_);
+  if (state_ == EndpointRunState::kActive) {
+    state_ = EndpointRunState::kSuspended;
+  }
+}
+
+void PacketEndpoint::Freeze() {
+  Afterwards after;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!flows()) return;
+    FERRYBUS_CHECK(batches_ == 0, "Freeze within a batch");
+    after.ring = outgoing_.Publish();
+    state_ = EndpointRunState::kFrozen;
+  }
+  // From here on the peer's signals must get through: the next owner may
+  // find its ring drained and wait for one.
+  (void)incoming_.UnmaskSignals();
+  Do(after);
+}
+
+void PacketEndpoint::Thaw() {
+  Afterwards after;
+  {
+    absl::MutexLock lock(&mu_);
+    if (state_ != EndpointRunState::kFrozen) return;
+    state_ = EndpointRunState::kActive;
+    (void)WriteQueueLocked();
+    for (Slot& slot : slots_) {
+      if (slot.state != SlotState::kHeldReply) continue;
+      ReplyLocked(slot.info, slot.reply);
+      ReleaseSlotLocked(slot, &after);
+    }
+    SettleLocked(&after);
+    after.work = true;
+  }
+  Do(after);
+}
+
+void PacketEndpoint::Detach() {
+  RingPair closed;
+  absl::MutexLock lock(&mu_);
+  if (state_ == EndpointRunState::kDetached) return;
+  state_ = EndpointRunState::kDetached;
+  incoming_ = {};
+  outgoing_ = {};
+  std::swap(closed, rings_);
+  Afterwards after;
+  for (Slot& slot : slots_) {
+    if (slot.state == SlotState::kInFlight) slot.state = SlotState::kOrphan;
+    if (slot.state == SlotState::kHeldReply) ReleaseSlotLocked(slot, &after);
+  }
+  queue_.clear();
+  transactions_.clear();
+  free_transactions_.clear();
+  awaiting_ = 0;
+}
+
+bool PacketEndpoint::Poll(uint32_t budget) {
+  const EndpointRunState state = run_state();
+  if (state != EndpointRunState::kActive &&
+      state != EndpointRunState::kSuspended) {
+    return false;
+  }
+  bool more = false;
+  Afterwards after;
+  {
+    BatchScope batch(*this);
+    if (state == EndpointRunState::kActive) {
+      incoming_.MaskSignals();
+      uint32_t taken = 0;
+      const bool drained = TakePackets(budget, &taken);
+      after.ring = incoming_.Release();
+      if (taken != 0) events_->OnBatchEnd(taken);
+      more = drained ? incoming_.UnmaskSignals() : taken == budget;
+    }
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    if (incoming_.fault() != RingFault::kNone) {
+      FaultLocked(
+          absl::StrCat("incoming ring: ", RingFaultName(incoming_.fault())));
+    }
+    SettleLocked(&after);
+    if (after.room) wanted_room_ = 0;
+  }
+  after.work = false;  // the caller is the one to be woken
+  Do(after);
+  if (after.room) events_->OnRoom();
+  return more;
+}
+
+// True: the ring is drained.  False: the budget or the quota ended first, or
+// the endpoint stopped.
+bool PacketEndpoint::TakePackets(uint32_t budget, uint32_t* taken) {
+  PacketView view;
+  while (*taken < budget) {
+    if (quota_left_ == 0 && !HasQuota()) return false;
+    const ReadResult result = incoming_.Next(&view);
+    if (result == ReadResult::kEmpty) return true;
+    if (result == ReadResult::kCorrupt) return false;
+    ++*taken;
+    const bool go_on = view.type == PacketType::kCompletion
+                           ? TakeCompletion(view)
+                           : TakePacket(view);
+    if (!go_on) return false;
+  }
+  return false;
+}
+
+bool PacketEndpoint::HasQuota() {
+  absl::MutexLock lock(&mu_);
+  quota_left_ = limits_.max_in_flight - outstanding_;
+  quota_blocked_ = quota_left_ == 0;
+  return !quota_blocked_;
+}
+
+bool PacketEndpoint::TakePacket(const PacketView& view) {
+  Slot* const slot = AcquireSlot();
+  if (slot == nullptr) return false;
+  FillSlot(*slot, view);
+  const ringbuffer::RangeResult ranges =
+      ringbuffer::CheckRangeList(slot->info.type, slot->info.extension);
+  IncomingPacket packet(this, &slot->info);
+  if (ranges != ringbuffer::RangeResult::kOk) {
+    packet.Fail(RangeResultName(ranges));
+    return false;
+  }
+  slot->info.external_bytes = ExternalBytes(slot->info);
+  events_->OnPacket(std::move(packet));
+  return true;
+}
+
+// A slot for one more packet; null when the endpoint stopped meanwhile.
+PacketEndpoint::Slot* PacketEndpoint::AcquireSlot() {
+  absl::MutexLock lock(&mu_);
+  if (!flows()) return nullptr;
+  ++counters_.packets_received;
+  if (quota_left_ > 0) --quota_left_;
+  return AcquireSlotLocked();
+}
+
+PacketEndpoint::Slot* PacketEndpoint::AcquireSlotLocked() {
+  if (free_slots_.empty()) {
+    free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
+    slots_.emplace_back();
+    slots_.back().info.slot = free_slots_.back();
+  }
+  Slot& slot = slots_[free_slots_.back()];
+  free_slots_.pop_back();
+  slot.state = SlotState::kInFlight;
+  slot.sequence = next_sequence_++;
+  ++outstanding_;
+  return &slot;
+}
+
+// What a GPA-direct packet's ranges add up to.  They may still be unsound.
+uint64_t PacketEndpoint::ExternalBytes(const PacketInfo& info) {
+  uint64_t bytes = 0;
+  if (info.type != PacketType::kDataUsingGpaDirect) return bytes;
+  (void)ringbuffer::ForEachGpaRange(info.extension,
+                                    [&](const ringbuffer::GpaRange& range) {
+                                      bytes += range.byte_count;
+                                      return true;
+                                    });
+  return bytes;
+}
+
+void PacketEndpoint::FillSlot(Slot& slot, const PacketView& view) {
+  const uint32_t extension = view.extension.size();
+  slot.bytes.resize(size_t{extension} + view.payload.size());
+  const absl::Span<std::byte> bytes = absl::MakeSpan(slot.bytes);
+  view.extension.CopyTo(bytes.first(extension));
+  view.payload.CopyTo(bytes.subspan(extension));
+  slot.info.type = view.type;
+  slot.info.completion_requested = view.completion_requested;
+  slot.info.transaction_id = view.transaction_id;
+  slot.info.extension = bytes.first(extension);
+  slot.info.payload = bytes.subspan(extension);
+}
+
+bool PacketEndpoint::TakeCompletion(const PacketView& view) {
+  completion_bytes_.resize(view.payload.size());
+  view.payload.CopyTo(absl::MakeSpan(completion_bytes_));
+  uint64_t tag = 0;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!FreeTransactionLocked(view.transaction_id, &tag)) {
+      // Stray answers are tolerated up to a number: a peer may have been
+      // rebooted under them.
+      ++counters_.completions_unmatched;
+      if (++bad_completions_ <= limits_.max_bad_completions) return true;
+      FaultLocked(absl::StrCat("completion of transaction ",
+                               view.transaction_id, " answers nothing; ",
+                               bad_completions_, " such completions came"));
+      return false;
+    }
+    ++counters_.completions_received;
+  }
+  events_->OnCompletion(tag, completion_bytes_);
+  return true;
+}
+
+EndpointRunState PacketEndpoint::run_state() const {
+  absl::MutexLock lock(&mu_);
+  return state_;
+}
+
+uint32_t PacketEndpoint::outstanding() const {
+  absl::MutexLock lock(&mu_);
+  return outstanding_;
+}
+
+uint32_t PacketEndpoint::awaiting() const {
+  absl::MutexLock lock(&mu_);
+  return awaiting_;
+}
+
+uint32_t PacketEndpoint::queued() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<uint32_t>(queue_.size());
+}
+
+EndpointCounters PacketEndpoint::counters() const {
+  absl::MutexLock lock(&mu_);
+  return counters_;
+}
+
+std::string PacketEndpoint::fault_reason() const {
+  absl::MutexLock lock(&mu_);
+  return fault_reason_;
+}
+
+}  // namespace ferrybus

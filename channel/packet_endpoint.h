@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT
+//
+// One side of an open channel: packets in, packets out, and every packet in
+// flight accounted for.
+//
+// What it is: the machinery that server and client channels share.  It owns
+// - the consumer of the incoming and the producer of the outgoing ring,
+// - a slot for each packet received and not yet completed (incoming),
+// - the packets that wait for room in the outgoing ring, in order (queued),
+// - an entry for each packet sent whose completion has not come (awaiting).
+// These four are what a save stores and a restore rebuilds.
+//
+// A packet's way: Poll() copies it once out of the ring into a slot, checks
+// the copy, and hands out an IncomingPacket; its Complete() stages the
+// completion; the end of the Poll() publishes the batch and rings once.
+//
+// States:
+//   kDetached --Attach--> kSuspended <--Start/Suspend--> kActive
+//                              |                            |
+//                              +--Freeze--> kFrozen --Thaw--+
+//   any --Detach--> kDetached;  any attached --peer's fault--> kFaulted
+// Active takes packets.  Suspended takes none, but completions still reach
+// the peer.  Frozen publishes nothing: what is completed meanwhile stays in
+// its slot, so that a save sees one moment and either this owner or the next
+// one, never both, tells the peer.
+//
+// Ownership: borrows events, doorbell and guest memory.  Guest memory must
+// outlive every IncomingPacket.
+//
+// Thread safety: IncomingPacket's calls and Send/Flush from any thread; all
+// else from the one polling thread.  Events run on the polling thread, without
+// the lock, except OnWork, which may run on any.
+//
+// Ordering: packets are sent in the order of Send() and Complete() calls; what
+// waits for room is never overtaken.
+//
+// Trust: the peer may break any rule: it faults this endpoint and nothing
+// else.  Everything it can make grow is capped by EndpointLimits.
+//
+// Cost: two lock/unlock pairs and one copy per packet; no allocation once the
+// slots are warm.
+//
+// Source: KMCL's packet objects and channel states (docs/SAVE_STATE.md).
+
+#ifndef FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
+#define FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/doorbell.h"
+#include "ferrybus/channel/endpoint_state.h"
+#include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/incoming_packet.h"
+#include "ferrybus/channel/ring_pair.h"
+#include "ferrybus/ringbuffer/ring_consumer.h"
+#include "ferrybus/ringbuffer/ring_producer.h"
+
+namespace ferrybus {
+
+class EndpointEvents {
+ public:
+  virtual void OnPacket(IncomingPacket packet) = 0;
+  // The completion of the packet sent with `tag`.
+  virtual void OnCompletion(uint64_t tag,
+                            absl::Span<const std::byte> reply) = 0;
+  // At least one packet was taken since the last call.
+  virtual void OnBatchEnd(size_t packets) = 0;
+  // A Send() said kFull and there is room now.
+  virtual void OnRoom() = 0;
+  // Poll() should run soon.  Any thread.
+  virtual void OnWork() = 0;
+
+ protected:
+  ~EndpointEvents() = default;
+};
+
+enum class EndpointSide { kHost, kGuest };
+
+enum class EndpointRunState {
+  kDetached,
+  kSuspended,
+  kActive,
+  kFrozen,
+  kFaulted,
+};
+
+// What may be sent, and how.
+struct OutgoingPacket {
+  ringbuffer::PacketType type = ringbuffer::PacketType::kDataInBand;
+  absl::Span<const std::byte> extension;
+  absl::Span<const std::byte> payload;
+  bool wants_completion = false;
+  uint64_t tag = 0;  // for OnCompletion
+  // On a full ring: true queues the packet (kOk), false answers kFull and
+  // OnRoom follows.
+  bool may_queue = false;
+};
+
+enum class [[nodiscard]] SendStatus : uint8_t{
+    kOk,
+    kFull,
+    kTooLarge,
+    kClosed,
+};
+
+// Monotonic counts since Attach.
+struct EndpointCounters {
+  uint64_t packets_received = 0;
+  uint64_t packets_sent = 0;
+  uint64_t completions_received = 0;
+  uint64_t completions_unmatched = 0;
+  uint64_t doorbells_rung = 0;
+};
+
+class PacketEndpoint final : private IncomingPacketOwner {
+ public:
+  PacketEndpoint(EndpointSide side, const EndpointLimits& limits,
+                 const GuestMemory* memory, Doorbell* doorbell,
+                 EndpointEvents* events);
+  PacketEndpoint(const PacketEndpoint&) = delete;
+  PacketEndpoint& operator=(const PacketEndpoint&) = delete;
+  // Ends an endpoint.  Packets in flight keep it alive, detached, until the
+  // last of their handles ends; events, doorbell and rings are not touched
+  // any more.
+  static void Retire(std::unique_ptr<PacketEndpoint> endpoint);
+  // REQUIRES: no IncomingPacket of this endpoint exists; see Retire().
+  ~PacketEndpoint();
+
+  // -- Life ----------------------------------------------------------------
+
+  // The channel opened: kDetached -> kSuspended.  `channel_id` is what the
+  // doorbell is rung with.  DataLoss if the rings' control words are
+  // impossible (then still detached).
+  absl::Status Attach(RingPair rings, uint32_t channel_id);
+  void Start();    // kSuspended -> kActive
+  void Suspend();  // kActive -> kSuspended
+  // Stops publishing at once: both indices in shared memory now equal the
+  // private ones.
+  void Freeze();
+  // Back to kActive; what was completed meanwhile is sent.
+  void Thaw();
+  // The channel closed: unmaps the rings, forgets queued and awaiting packets.
+  // Packets in flight become orphans; see outstanding().
+  void Detach();
+
+  // -- Traffic -------------------------------------------------------------
+
+  // Takes up to `budget` packets, sends what waited for room.  True: more is
+  // to do, call again; false: the peer will ring.
+  bool Poll(uint32_t budget);
+
+  SendStatus Send(const OutgoingPacket& packet);
+  // Publishes what was sent.  Poll() does it, too.
+  void Flush();
+
+  // While a scope lives, completions and sends are staged only, and published
+  // together at its end.
+  class BatchScope {
+   public:
+    explicit BatchScope(PacketEndpoint& endpoint);
+    BatchScope(const BatchScope&) = delete;
+    BatchScope& operator=(const BatchScope&) = delete;
+    ~BatchScope();
+
+   private:
+    PacketEndpoint& endpoint_;
+  };
+
+  // -- Save and restore ----------------------------------------------------
+
+  // Asks the device for a packet's blob; `tag` is set for awaiting packets.
+  using SaveBlob = absl::FunctionRef<absl::StatusOr<std::string>(
+      const PacketInfo* incoming, uint64_t tag)>;
+  // The endpoint's state at this moment.  REQUIRES: kFrozen or kFaulted.
+  absl::StatusOr<EndpointState> Save(SaveBlob save_blob);
+
+  // Gives each saved incoming packet back, with its blob.
+  using RestoreBlob = absl::FunctionRef<absl::Status(
+      IncomingPacket packet, absl::Span<const std::byte> blob)>;
+  // kDetached -> kFrozen, on rings in memory that moved along.  Sends nothing
+  // before Thaw().  A ring whose indices differ from the saved ones restores
+  // as kFaulted: it belongs to another moment.  On failure the endpoint is
+  // kDetached again.
+  absl::Status Restore(const EndpointState& state, RingPair rings,
+                       uint32_t channel_id, RestoreBlob restore_blob);
+
+  // -- Looking -------------------------------------------------------------
+
+  EndpointRunState run_state() const;
+  // Packets received and not completed, orphans included.
+  uint32_t outstanding() const;
+  uint32_t awaiting() const;
+  uint32_t queued() const;
+  EndpointCounters counters() const;
+  // Why the endpoint is kFaulted; empty otherwise.
+  std::string fault_reason() const;
+  uint32_t channel_id() const { return channel_id_; }
+  const EndpointLimits& limits() const { return limits_; }
+
+  // Faults the endpoint: the peer broke a rule that a layer above knows.
+  void Fault(std::string_view reason);
+
+ private:
+  enum class SlotState : uint8_t {
+    kFree,
+    kInFlight,
+    kHeldReply,  // completed while frozen; the reply waits in the slot
+    kOrphan,     // the channel closed under it
+  };
+  struct Slot {
+    PacketInfo info;
+    SlotState state = SlotState::kFree;
+    uint64_t sequence = 0;         // order of arrival
+    std::vector<std::byte> bytes;  // extension, then payload
+    std::vector<iovec> buffers;
+    std::vector<std::byte> reply;
+  };
+  struct QueuedPacket {
+    ringbuffer::PacketHeader header;
+    std::vector<std::byte> extension;
+    std::vector<std::byte> payload;
+  };
+  struct Transaction {
+    bool awaiting = false;
+    uint32_t generation = 0;
+    uint64_t tag = 0;
+  };
+  // What is left to do once the lock is gone.
+  struct Afterwards {
+    bool ring = false;
+    bool work = false;
+    bool room = false;  // a refused Send() can be repeated
+    bool end = false;   // the last handle of a retired endpoint ended
+  };
+
+  // IncomingPacketOwner.
+  CompleteResult CompletePacket(uint32_t slot, uint32_t generation,
+                                absl::Span<const std::byte> payload) override;
+  void DropPacket(uint32_t slot, uint32_t generation) override;
+  void FailPacket(uint32_t slot, uint32_t generation,
+                  std::string_view reason) override;
+  absl::StatusOr<absl::Span<const iovec>> MapGuestBuffers(
+      uint32_t slot) override;
+
+  // The polling thread's half (packet_endpoint.cc).
+  bool TakePackets(uint32_t budget, uint32_t* taken);
+  bool TakePacket(const ringbuffer::PacketView& view);
+  bool TakeCompletion(const ringbuffer::PacketView& view);
+  Slot* AcquireSlot();
+  Slot* AcquireSlotLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static uint64_t ExternalBytes(const PacketInfo& info);
+  void FillSlot(Slot& slot, const ringbuffer::PacketView& view);
+  bool HasQuota();
+
+  // The outgoing half (packet_endpoint_send.cc).
+  void ReleaseSlotLocked(Slot& slot, Afterwards* after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReplyLocked(const PacketInfo& info, absl::Span<const std::byte> payload)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Publishes, sends what waits, asks for room; nothing while a batch is open.
+  void SettleLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool WriteQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t WantedRoomLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FaultLocked(std::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool AllocateTransactionLocked(uint64_t tag, uint64_t* id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool FreeTransactionLocked(uint64_t id, uint64_t* tag)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Do(const Afterwards& after);
+  bool flows() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return state_ == EndpointRunState::kActive ||
+           state_ == EndpointRunState::kSuspended;
+  }
+
+  // Save and restore (packet_endpoint_save.cc).
+  void SaveLocked(EndpointState* state,
+                  std::vector<const PacketInfo*>* in_flight)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::string CompareRings(const EndpointState& state);
+  absl::Status RestoreIncoming(const EndpointState::Incoming& saved,
+                               RestoreBlob restore_blob);
+  absl::Status RestoreOutgoingLocked(const EndpointState& state)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const EndpointSide side_;
+  const EndpointLimits limits_;
+  const GuestMemory* const memory_;
+  Doorbell* const doorbell_;
+  EndpointEvents* const events_;
+  uint32_t channel_id_ = 0;
+
+  // The polling thread's own.
+  RingPair rings_;
+  ringbuffer::RingConsumer incoming_;
+  std::vector<std::byte> completion_bytes_;
+  uint32_t bad_completions_ = 0;
+  // Slots that may still be taken before outstanding_ must be looked at.
+  uint32_t quota_left_ = 0;
+
+  mutable absl::Mutex mu_;
+  EndpointRunState state_ ABSL_GUARDED_BY(mu_) = EndpointRunState::kDetached;
+  ringbuffer::RingProducer outgoing_ ABSL_GUARDED_BY(mu_);
+  std::deque<Slot> slots_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);
+  uint32_t outstanding_ ABSL_GUARDED_BY(mu_) = 0;
+  bool quota_blocked_ ABSL_GUARDED_BY(mu_) = false;
+  std::deque<QueuedPacket> queue_ ABSL_GUARDED_BY(mu_);
+  std::vector<Transaction> transactions_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_transactions_ ABSL_GUARDED_BY(mu_);
+  uint32_t awaiting_ ABSL_GUARDED_BY(mu_) = 0;
+  // Ring bytes that a refused Send() waits for; 0: none waits.
+  uint64_t wanted_room_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t batches_ ABSL_GUARDED_BY(mu_) = 0;
+  bool retired_ ABSL_GUARDED_BY(mu_) = false;
+  EndpointCounters counters_ ABSL_GUARDED_BY(mu_);
+  std::string fault_reason_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace ferrybus
+
+#endif  // FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_

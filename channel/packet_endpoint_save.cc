@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+//
+// An endpoint's packets out to plain data, and back in.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "ferrybus/channel/check.h"
+#include "ferrybus/channel/packet_endpoint.h"
+#include "ferrybus/ringbuffer/packet_ranges.h"
+#include "ferrybus/ringbuffer/ring_index.h"
+
+namespace ferrybus {
+namespace {
+
+using ringbuffer::RingPosition;
+using ringbuffer::UsedBytes;
+
+std::string ToString(absl::Span<const std::byte> bytes) {
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+std::vector<std::byte> ToBytes(const std::string& text) {
+  const std::byte* const data = reinterpret_cast<const std::byte*>(text.data());
+  return std::vector<std::byte>(data, data + text.size());
+}
+
+}  // namespace
+
+absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
+  EndpointState state;
+  std::vector<const PacketInfo*> in_flight;
+  {
+    absl::MutexLock lock(&mu_);
+    FERRYBUS_CHECK(state_ == EndpointRunState::kFrozen ||
+                       state_ == EndpointRunState::kFaulted,
+                   "Save of an endpoint that is not frozen");
+    SaveLocked(&state, &in_flight);
+  }
+  // The device is asked without the lock, so that it may complete packets
+  // meanwhile; such a completion is held in its slot and never published by
+  // this owner unless it thaws.
+  for (size_t i = 0; i < in_flight.size(); ++i) {
+    if (in_flight[i] == nullptr) continue;
+    absl::StatusOr<std::string> blob = save_blob(in_flight[i], 0);
+    if (!blob.ok()) {
+      return absl::Status(
+          blob.status().code(),
+          absl::StrCat("channel ", channel_id_, ", packet with transaction ",
+                       state.incoming[i].transaction_id, ": ",
+                       blob.status().message()));
+    }
+    state.incoming[i].blob = *std::move(blob);
+  }
+  for (EndpointState::Awaiting& awaiting : state.awaiting) {
+    absl::StatusOr<std::string> blob = save_blob(nullptr, awaiting.tag);
+    if (!blob.ok()) return blob.status();
+    awaiting.blob = *std::move(blob);
+  }
+  return state;
+}
+
+void PacketEndpoint::SaveLocked(EndpointState* state,
+                                std::vector<const PacketInfo*>* in_flight) {
+  state->fault_reason = fault_reason_;
+  if (state_ == EndpointRunState::kFaulted) return;
+  state->incoming_ring = incoming_.position();
+  state->outgoing_ring = outgoing_.position();
+  state->incoming_data_bytes = incoming_.ring().data_bytes;
+  state->outgoing_data_bytes = outgoing_.ring().data_bytes;
+  std::vector<const Slot*> slots;
+  for (const Slot& slot : slots_) {
+    if (slot.state == SlotState::kInFlight ||
+        slot.state == SlotState::kHeldReply) {
+      slots.push_back(&slot);
+    }
+  }
+  std::sort(slots.begin(), slots.end(), [](const Slot* a, const Slot* b) {
+    return a->sequence < b->sequence;
+  });
+  for (const Slot* slot : slots) {
+    EndpointState::Incoming packet;
+    packet.type = slot->info.type;
+    packet.completion_requested = slot->info.completion_requested;
+    packet.transaction_id = slot->info.transaction_id;
+    packet.completed = slot->state == SlotState::kHeldReply;
+    if (packet.completed) {
+      packet.reply = ToString(slot->reply);
+    } else {
+      packet.extension = ToString(slot->info.extension);
+      packet.payload = ToString(slot->info.payload);
+    }
+    state->incoming.push_back(std::move(packet));
+    in_flight->push_back(slot->state == SlotState::kInFlight ? &slot->info
+                                                             : nullptr);
+  }
+  for (const QueuedPacket& queued : queue_) {
+    state->queued.push_back(
+        {queued.header.type, queued.header.flags, queued.header.transaction_id,
+         ToString(queued.extension), ToString(queued.payload)});
+  }
+  for (size_t i = 0; i < transactions_.size(); ++i) {
+    if (!transactions_[i].awaiting) continue;
+    state->awaiting.push_back(
+        {(uint64_t{transactions_[i].generation} << 32) | (i + 1),
+         transactions_[i].tag, std::string()});
+  }
+}
+
+absl::Status PacketEndpoint::Restore(const EndpointState& state, RingPair rings,
+                                     uint32_t channel_id,
+                                     RestoreBlob restore_blob) {
+  const absl::Status attached = Attach(std::move(rings), channel_id);
+  std::string fault = state.fault_reason;
+  if (fault.empty() && !attached.ok()) fault = std::string(attached.message());
+  if (fault.empty()) fault = CompareRings(state);
+  if (!fault.empty()) {
+    absl::MutexLock lock(&mu_);
+    channel_id_ = channel_id;
+    state_ = EndpointRunState::kSuspended;
+    FaultLocked(fault);
+    return absl::OkStatus();
+  }
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mu_);
+    state_ = EndpointRunState::kFrozen;
+    status = RestoreOutgoingLocked(state);
+  }
+  for (const EndpointState::Incoming& packet : state.incoming) {
+    if (status.ok()) status = RestoreIncoming(packet, restore_blob);
+  }
+  if (!status.ok()) Detach();
+  return status;
+}
+
+// Own indices must be those that were saved: a ring that moved on since then
+// would give packets twice or not at all.  The peer's may have moved, within
+// the room they had.
+std::string PacketEndpoint::CompareRings(const EndpointState& state) {
+  absl::MutexLock lock(&mu_);
+  const RingPosition in = incoming_.position();
+  const RingPosition out = outgoing_.position();
+  const uint32_t in_bytes = incoming_.ring().data_bytes;
+  const uint32_t out_bytes = outgoing_.ring().data_bytes;
+  if (in_bytes != state.incoming_data_bytes ||
+      out_bytes != state.outgoing_data_bytes) {
+    return absl::StrCat("the rings have ", in_bytes, " and ", out_bytes,
+                        " data bytes, the saved state says ",
+                        state.incoming_data_bytes, " and ",
+                        state.outgoing_data_bytes);
+  }
+  const RingPosition& saved_in = state.incoming_ring;
+  const RingPosition& saved_out = state.outgoing_ring;
+  if (in.own_index != saved_in.own_index ||
+      out.own_index != saved_out.own_index) {
+    return absl::StrCat(
+        "the rings stand at read index ", in.own_index, " and write index ",
+        out.own_index, ", the saved state says ", saved_in.own_index, " and ",
+        saved_out.own_index,
+        ": they are of different moments; use the newest checkpoint");
+  }
+  const bool in_moved_back =
+      UsedBytes(in.peer_index, in.own_index, in_bytes) <
+      UsedBytes(saved_in.peer_index, in.own_index, in_bytes);
+  const bool out_moved_back =
+      UsedBytes(out.own_index, out.peer_index, out_bytes) >
+      UsedBytes(out.own_index, saved_out.peer_index, out_bytes);
+  if (in_moved_back || out_moved_back) {
+    return absl::StrCat("the peer's indices are ", in.peer_index, " and ",
+                        out.peer_index, ", behind the saved ",
+                        saved_in.peer_index, " and ", saved_out.peer_index);
+  }
+  return std::string();
+}
+
+absl::Status PacketEndpoint::RestoreIncoming(
+    const EndpointState::Incoming& saved, RestoreBlob restore_blob) {
+  Slot* slot;
+  {
+    absl::MutexLock lock(&mu_);
+    if (outstanding_ >= limits_.max_in_flight) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("channel ", channel_id_,
+                       ": more packets in flight than the limit of ",
+                       limits_.max_in_flight));
+    }
+    slot = AcquireSlotLocked();
+    slot->info.type = saved.type;
+    slot->info.completion_requested = saved.completion_requested;
+    slot->info.transaction_id = saved.transaction_id;
+    slot->bytes = ToBytes(saved.extension + saved.payload);
+    const absl::Span<const std::byte> bytes = slot->bytes;
+    slot->info.extension = bytes.first(saved.extension.size());
+    slot->info.payload = bytes.subspan(saved.extension.size());
+    slot->info.external_bytes = ExternalBytes(slot->info);
+    if (saved.completed) {
+      slot->state = SlotState::kHeldReply;
+      slot->reply = ToBytes(saved.reply);
+      return absl::OkStatus();
+    }
+  }
+  IncomingPacket packet(this, &slot->info);
+  const ringbuffer::RangeResult ranges =
+      ringbuffer::CheckRangeList(slot->info.type, slot->info.extension);
+  if (ranges != ringbuffer::RangeResult::kOk) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("channel ", channel_id_, ", packet with transaction ",
+                     saved.transaction_id, ": ", RangeResultName(ranges)));
+  }
+  return restore_blob(
+      std::move(packet),
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(saved.blob.data()),
+                          saved.blob.size()));
+}
+
+absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
+  for (const EndpointState::Awaiting& awaiting : state.awaiting) {
+    const uint64_t index = (awaiting.transaction_id & 0xffffffff) - 1;
+    if (index >= limits_.max_awaiting) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "channel ", channel_id_, ": transaction id ", awaiting.transaction_id,
+          " is beyond the limit of ", limits_.max_awaiting, " requests"));
+    }
+    if (index >= transactions_.size()) transactions_.resize(index + 1);
+    if (transactions_[index].awaiting) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("channel ", channel_id_, ": transaction id ",
+                       awaiting.transaction_id, " occurs twice"));
+    }
+    transactions_[index] = {
+        true, static_cast<uint32_t>(awaiting.transaction_id >> 32),
+        awaiting.tag};
+    ++awaiting_;
+  }
+  for (size_t i = transactions_.size(); i-- > 0;) {
+    if (!transactions_[i].awaiting) {
+      free_transactions_.push_back(static_cast<uint32_t>(i));
+    }
+  }
+  for (const EndpointState::Queued& queued : state.queued) {
+    const uint64_t total = ringbuffer::PacketRingBytes(
+        ringbuffer::kDescriptorBytes + queued.extension.size(),
+        queued.payload.size());
+    if (total > ringbuffer::MaxSendRingBytes(outgoing_.ring().data_bytes)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("channel ", channel_id_, ": a queued packet of ", total,
+                       " bytes does not fit into the ring of ",
+                       outgoing_.ring().data_bytes));
+    }
+    queue_.push_back({{queued.type, queued.flags, queued.transaction_id},
+                      ToBytes(queued.extension),
+                      ToBytes(queued.payload)});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ferrybus

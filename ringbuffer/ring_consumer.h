@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+//
+// Reads packets out of one VMBus ring: the incoming half of a channel.
+//
+// What it is: the only writer of read_index and interrupt_mask.  Packets are
+// taken one by one and given back together by Release(): one release store,
+// one full fence and one signal decision for the whole batch.
+//
+// Lifetime: borrows the memory behind the view.  A packet's bytes stay in
+// place until the Release() that covers it, also if the consumer object is
+// moved meanwhile.
+//
+// Thread safety: one consumer per ring, one thread at a time; the right to
+// read may pass to another thread over any release/acquire edge.
+//
+// Memory ordering: the load of write_index ([R1]) makes the packet bytes of
+// the peer's [W1] visible; Release() orders every load of packet bytes before
+// the store of read_index ([W2] pairs with the peer's [R2]).
+//
+// Trust: the peer may rewrite anything at any time.  Its index is fetched
+// once per batch and checked; a descriptor is fetched once, into private
+// memory, and only that copy is used.  Extension and payload are handed out as
+// UntrustedBytes, which can only be copied out.
+//
+// Cost: no allocation, no lock, no system call.
+//
+//   while (consumer.Next(&packet) == ReadResult::kOk) Handle(packet);
+//   if (consumer.Release()) doorbell.Signal();
+
+#ifndef FERRYBUS_RINGBUFFER_RING_CONSUMER_H_
+#define FERRYBUS_RINGBUFFER_RING_CONSUMER_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "ferrybus/ringbuffer/memory_access.h"
+#include "ferrybus/ringbuffer/ring_index.h"
+#include "ferrybus/ringbuffer/ring_view.h"
+#include "ferrybus/ringbuffer/wire.h"
+
+namespace ferrybus::ringbuffer {
+
+// Bytes in shared memory that the peer can change while they are looked at:
+// there is no way to look, only to take a private copy.
+template <class Access>
+class BasicUntrustedBytes {
+ public:
+  BasicUntrustedBytes() = default;
+  BasicUntrustedBytes(const std::byte* data, uint32_t size, Access access)
+      : data_(data), size_(size), access_(access) {}
+
+  uint32_t size() const { return size_; }
+
+  // Copies the first min(size(), to.size()) bytes; returns how many.
+  size_t CopyTo(absl::Span<std::byte> to) const {
+    const size_t bytes = to.size() < size_ ? to.size() : size_;
+    if (bytes != 0) access_.CopyFrom(to.data(), data_, bytes);
+    return bytes;
+  }
+
+ private:
+  const std::byte* data_ = nullptr;
+  uint32_t size_ = 0;
+  [[no_unique_address]] Access access_;
+};
+
+template <class Access>
+struct BasicPacketView {
+  PacketType type = PacketType::kDataInBand;
+  bool completion_requested = false;
+  uint64_t transaction_id = 0;
+  // Between descriptor and payload: the range list of a GPA-direct or
+  // transfer-page packet (packet_ranges.h checks a copy of it).
+  BasicUntrustedBytes<Access> extension;
+  // Padded to a multiple of 8: the true length is in the payload itself.
+  BasicUntrustedBytes<Access> payload;
+};
+
+enum class [[nodiscard]] ReadResult : uint8_t{
+    kOk,
+    kEmpty,
+    // The peer broke the protocol; see fault().  Sticky.
+    kCorrupt,
+};
+
+template <class Access = ProductionAccess>
+class BasicRingConsumer {
+ public:
+  using PacketView = BasicPacketView<Access>;
+
+  BasicRingConsumer() = default;
+
+  // Continues at the indices found in the control page.  Check fault()
+  // afterwards.  Packets longer than `max_packet_bytes` (descriptor, extension
+  // and payload) are refused as corrupt.
+  BasicRingConsumer(RingView ring, uint32_t max_packet_bytes,
+                    Access access = Access())
+      : ring_(ring), max_packet_bytes_(max_packet_bytes), access_(access) {
+    if (!IsValidDataSize(ring_.data_bytes)) {
+      Fault(RingFault::kDataSize);
+      return;
+    }
+    read_ = access_.LoadRelaxed(ring_.word(kReadIndexOffset));
+    published_ = read_;
+    write_ = read_;
+    if (!CheckIndex(read_)) return;
+    (void)RefreshWriteIndex();
+  }
+
+  // Takes the next packet.  kEmpty after everything published was taken.
+  ReadResult Next(PacketView* packet) {
+    if (fault_ != RingFault::kNone) return ReadResult::kCorrupt;
+    if (read_ == write_) {
+      if (!RefreshWriteIndex()) return ReadResult::kCorrupt;
+      if (read_ == write_) return ReadResult::kEmpty;
+    }
+    const uint32_t used = UsedBytes(write_, read_, ring_.data_bytes);
+    if (used < kDescriptorBytes) return Corrupt(RingFault::kTruncatedPacket);
+    const std::byte* const start = ring_.data + read_;
+    PacketDescriptor descriptor;
+    access_.CopyFrom(&descriptor, start, sizeof(descriptor));
+    const RingFault fault = CheckDescriptor(descriptor, used);
+    if (fault != RingFault::kNone) return Corrupt(fault);
+    const uint32_t header_bytes = descriptor.offset8 * 8u;
+    const uint32_t packet_bytes = descriptor.length8 * 8u;
+    packet->type = static_cast<PacketType>(descriptor.type);
+    packet->completion_requested = descriptor.flags != 0;
+    packet->transaction_id = descriptor.transaction_id;
+    packet->extension = {start + kDescriptorBytes,
+                         header_bytes - kDescriptorBytes, access_};
+    packet->payload = {start + header_bytes, packet_bytes - header_bytes,
+                       access_};
+    read_ = Advance(read_, packet_bytes + kTrailerBytes, ring_.data_bytes);
+    return ReadResult::kOk;
+  }
+
+  // Gives the bytes of all packets taken so far back to the peer.  True: the
+  // peer waits for room and must be signalled.
+  [[nodiscard]] bool Release() {
+    if (read_ == published_ || fault_ != RingFault::kNone) return false;
+    const uint32_t before = published_;
+    access_.StoreRelease(ring_.word(kReadIndexOffset), read_);  // [W2]
+    published_ = read_;
+    access_.FullFence();  // [F1] index store before pending load
+    const uint32_t pending =
+        access_.LoadAcquire(ring_.word(kPendingSendSizeOffset));
+    if (pending == 0) return false;
+    if (!RefreshWriteIndex()) return false;
+    // Only the crossing counts: a peer that is signalled without cause
+    // throttles the channel.
+    return FreeBytes(write_, before, ring_.data_bytes) <= pending &&
+           FreeBytes(write_, published_, ring_.data_bytes) > pending;
+  }
+
+  // Un-takes everything since the last Release(): Next() delivers it again.
+  void Rollback() { read_ = published_; }
+
+  // Tells the peer not to signal: this side is awake and draining.
+  void MaskSignals() {
+    access_.StoreRelaxed(ring_.word(kInterruptMaskOffset), 1);
+  }
+  // Asks for signals again before sleeping, also if they were never masked.
+  // True: packets arrived meanwhile, for which no signal will come, or the
+  // ring is corrupt; call Next().
+  //
+  // REQUIRES: everything taken was released.  To a peer that sees an older
+  // read_index this side looks awake, and it sends no signal.
+  [[nodiscard]] bool UnmaskSignals() {
+    access_.StoreRelaxed(ring_.word(kInterruptMaskOffset), 0);
+    access_.FullFence();  // [F1] mask store before write index load
+    if (fault_ != RingFault::kNone || !RefreshWriteIndex()) return true;
+    return read_ != write_;
+  }
+
+  RingFault fault() const { return fault_; }
+  RingView ring() const { return ring_; }
+  uint32_t max_packet_bytes() const { return max_packet_bytes_; }
+  // REQUIRES: everything taken was released.
+  RingPosition position() const { return {read_, write_}; }
+
+ private:
+  static bool IsKnownType(uint16_t type) {
+    switch (static_cast<PacketType>(type)) {
+      case PacketType::kDataInBand:
+      case PacketType::kDataUsingTransferPages:
+      case PacketType::kDataUsingGpaDirect:
+      case PacketType::kCompletion:
+        return true;
+    }
+    return false;
+  }
+
+  static bool HasRangeList(uint16_t type) {
+    return type == static_cast<uint16_t>(PacketType::kDataUsingTransferPages) ||
+           type == static_cast<uint16_t>(PacketType::kDataUsingGpaDirect);
+  }
+
+  RingFault CheckDescriptor(const PacketDescriptor& descriptor,
+                            uint32_t used) const {
+    if (!IsKnownType(descriptor.type)) return RingFault::kPacketType;
+    if ((descriptor.flags & ~kFlagCompletionRequested) != 0) {
+      return RingFault::kPacketFlags;
+    }
+    const uint32_t min_offset8 = HasRangeList(descriptor.type) ? 3 : 2;
+    if (descriptor.offset8 < min_offset8) return RingFault::kHeaderLength;
+    if (descriptor.length8 < descriptor.offset8) {
+      return RingFault::kPacketLength;
+    }
+    const uint32_t packet_bytes = descriptor.length8 * 8u;
+    if (packet_bytes + kTrailerBytes > used) {
+      return RingFault::kTruncatedPacket;
+    }
+    if (packet_bytes > max_packet_bytes_) return RingFault::kPacketTooLong;
+    return RingFault::kNone;
+  }
+
+  // Fetches the peer's index.  It may only have moved forward, and not past
+  // what was released.
+  bool RefreshWriteIndex() {
+    const uint32_t now = access_.LoadAcquire(ring_.word(kWriteIndexOffset));
+    if (!CheckIndex(now)) return false;
+    if (UsedBytes(now, published_, ring_.data_bytes) <
+        UsedBytes(write_, published_, ring_.data_bytes)) {
+      Fault(RingFault::kIndexBackwards);
+      return false;
+    }
+    write_ = now;
+    return true;
+  }
+
+  bool CheckIndex(uint32_t index) {
+    if (index >= ring_.data_bytes) return Fault(RingFault::kIndexRange);
+    if (index % 8 != 0) return Fault(RingFault::kIndexAlignment);
+    return true;
+  }
+
+  ReadResult Corrupt(RingFault fault) {
+    Fault(fault);
+    return ReadResult::kCorrupt;
+  }
+
+  bool Fault(RingFault fault) {
+    fault_ = fault;
+    return false;
+  }
+
+  RingView ring_;
+  uint32_t read_ = 0;       // the next packet to take
+  uint32_t published_ = 0;  // what the peer has been told
+  uint32_t write_ = 0;      // the peer's index, last checked value
+  uint32_t max_packet_bytes_ = 0;
+  RingFault fault_ = RingFault::kNone;
+  [[no_unique_address]] Access access_;
+};
+
+using RingConsumer = BasicRingConsumer<ProductionAccess>;
+using PacketView = BasicPacketView<ProductionAccess>;
+
+}  // namespace ferrybus::ringbuffer
+
+#endif  // FERRYBUS_RINGBUFFER_RING_CONSUMER_H_

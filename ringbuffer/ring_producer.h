@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+//
+// Writes packets into one VMBus ring: the outgoing half of a channel.
+//
+// What it is: the only writer of write_index, pending_send_size and
+// feature_bits.  Packets are staged one by one and made visible together by
+// Publish(): one release store, one full fence and one signal decision for the
+// whole batch.
+//
+// Lifetime: borrows the memory behind the view.
+//
+// Thread safety: one producer per ring, one thread at a time; the right to
+// write may pass to another thread over any release/acquire edge.
+//
+// Memory ordering: packet bytes happen-before any peer read of a write_index
+// that covers them ([W1] pairs with the peer's [R1]); the store of write_index
+// is ordered before the load of the peer's interrupt mask by [F1].
+//
+// Trust: the peer's read_index and interrupt_mask are fetched, checked, then
+// used.  The own write index is private; the shared word is never read back.
+//
+// Cost: no allocation, no lock, no system call.  The peer's read_index is
+// fetched only when the cached value leaves too little room.
+//
+//   if (producer.Write({PacketType::kDataInBand, 0, id}, {}, payload) ==
+//       WriteResult::kOk && producer.Publish()) doorbell.Signal();
+
+#ifndef FERRYBUS_RINGBUFFER_RING_PRODUCER_H_
+#define FERRYBUS_RINGBUFFER_RING_PRODUCER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "absl/types/span.h"
+#include "ferrybus/ringbuffer/memory_access.h"
+#include "ferrybus/ringbuffer/ring_index.h"
+#include "ferrybus/ringbuffer/ring_view.h"
+#include "ferrybus/ringbuffer/wire.h"
+
+namespace ferrybus::ringbuffer {
+
+struct PacketHeader {
+  PacketType type = PacketType::kDataInBand;
+  uint16_t flags = 0;
+  uint64_t transaction_id = 0;
+};
+
+enum class [[nodiscard]] WriteResult : uint8_t{
+    kOk,
+    // No room now.  ArmPendingSend() asks the peer for a signal.
+    kFull,
+    // Would not fit into an empty ring, or into 16-bit lengths.
+    kTooLarge,
+    // The peer's read index is impossible; see fault().  Sticky.
+    kCorrupt,
+};
+
+// A staged packet to be filled in place.  The bytes are shared memory: write
+// them once, never read them.
+struct Reservation {
+  WriteResult result = WriteResult::kFull;
+  std::byte* extension = nullptr;
+  std::byte* payload = nullptr;
+};
+
+template <class Access = ProductionAccess>
+class BasicRingProducer {
+ public:
+  BasicRingProducer() = default;
+
+  // Continues at the indices found in the control page (both zero in a new
+  // ring).  Clears pending_send_size and announces the feature.
+  //
+  // Check fault() afterwards: kDataSize or an index fault leaves a handle on
+  // which every write says kCorrupt.
+  explicit BasicRingProducer(RingView ring, Access access = Access())
+      : ring_(ring), access_(access) {
+    if (!IsValidDataSize(ring_.data_bytes)) {
+      Fault(RingFault::kDataSize);
+      return;
+    }
+    write_ = access_.LoadRelaxed(ring_.word(kWriteIndexOffset));
+    read_ = access_.LoadAcquire(ring_.word(kReadIndexOffset));
+    published_ = write_;
+    if (!CheckIndex(write_) || !CheckIndex(read_)) return;
+    access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), 0);
+    access_.StoreRelaxed(ring_.word(kFeatureBitsOffset),
+                         kFeaturePendingSendSize);
+  }
+
+  // Stages a packet: room for `extension_bytes` (a multiple of 8) and
+  // `payload_bytes`, descriptor, padding and trailer already written.
+  Reservation Reserve(const PacketHeader& header, uint32_t extension_bytes,
+                      uint32_t payload_bytes) {
+    const uint64_t header_bytes = uint64_t{kDescriptorBytes} + extension_bytes;
+    const uint64_t total = PacketRingBytes(header_bytes, payload_bytes);
+    if (fault_ != RingFault::kNone) return {WriteResult::kCorrupt};
+    if (total > MaxSendRingBytes(ring_.data_bytes) ||
+        (total - kTrailerBytes) / 8 > 0xffff || extension_bytes % 8 != 0) {
+      return {WriteResult::kTooLarge};
+    }
+    const uint32_t ring_bytes = static_cast<uint32_t>(total);
+    if (ring_bytes >= FreeBytes(write_, read_, ring_.data_bytes)) {
+      if (!RefreshReadIndex()) return {WriteResult::kCorrupt};
+      if (ring_bytes >= FreeBytes(write_, read_, ring_.data_bytes)) {
+        return {WriteResult::kFull};
+      }
+    }
+    return Stage(header, static_cast<uint32_t>(header_bytes), payload_bytes,
+                 ring_bytes);
+  }
+
+  // Stages a copy of `extension` and `payload`.
+  WriteResult Write(const PacketHeader& header,
+                    absl::Span<const std::byte> extension,
+                    absl::Span<const std::byte> payload) {
+    if (extension.size() > kMaxDataBytes || payload.size() > kMaxDataBytes) {
+      return WriteResult::kTooLarge;
+    }
+    const Reservation room =
+        Reserve(header, static_cast<uint32_t>(extension.size()),
+                static_cast<uint32_t>(payload.size()));
+    if (room.result != WriteResult::kOk) return room.result;
+    if (!extension.empty()) {
+      access_.CopyTo(room.extension, extension.data(), extension.size());
+    }
+    if (!payload.empty()) {
+      access_.CopyTo(room.payload, payload.data(), payload.size());
+    }
+    return WriteResult::kOk;
+  }
+
+  // Makes all staged packets visible.  True: the peer must be signalled, since
+  // it had drained the ring and does not mask.
+  [[nodiscard]] bool Publish() {
+    if (write_ == published_ || fault_ != RingFault::kNone) return false;
+    const uint32_t before = published_;
+    if (pending_armed_) {
+      access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), 0);
+      pending_armed_ = false;
+    }
+    access_.StoreRelease(ring_.word(kWriteIndexOffset), write_);  // [W1]
+    published_ = write_;
+    access_.FullFence();  // [F1] index store before mask load
+    if (access_.LoadAcquire(ring_.word(kInterruptMaskOffset)) != 0) {
+      return false;
+    }
+    return RefreshReadIndex() && read_ == before;
+  }
+
+  // Asks the peer for a signal once more than `ring_bytes` are free (see
+  // PacketRingBytes).  The next Publish() takes the request back.  True: there
+  // is room already or the ring is corrupt, no signal will come for it; write
+  // again.
+  //
+  // REQUIRES: nothing staged and unpublished.  The peer counts as free what it
+  // has not been told of.
+  [[nodiscard]] bool ArmPendingSend(uint64_t ring_bytes) {
+    if (fault_ != RingFault::kNone) return true;
+    const uint32_t wanted = static_cast<uint32_t>(
+        ring_bytes < ring_.data_bytes ? ring_bytes : ring_.data_bytes - 1);
+    access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), wanted);
+    pending_armed_ = true;
+    access_.FullFence();  // [F1] pending store before read index load
+    if (!RefreshReadIndex()) return true;
+    return wanted < FreeBytes(write_, read_, ring_.data_bytes);
+  }
+
+  bool has_unpublished() const { return write_ != published_; }
+  RingFault fault() const { return fault_; }
+  RingView ring() const { return ring_; }
+  // REQUIRES: nothing staged and unpublished.
+  RingPosition position() const { return {write_, read_}; }
+
+ private:
+  Reservation Stage(const PacketHeader& header, uint32_t header_bytes,
+                    uint32_t payload_bytes, uint32_t ring_bytes) {
+    std::byte* const start = ring_.data + write_;
+    const uint32_t packet_bytes = ring_bytes - kTrailerBytes;
+    const PacketDescriptor descriptor = {
+        static_cast<uint16_t>(header.type),
+        static_cast<uint16_t>(header_bytes / 8),
+        static_cast<uint16_t>(packet_bytes / 8), header.flags,
+        header.transaction_id};
+    const uint32_t padding = packet_bytes - header_bytes - payload_bytes;
+    if (padding != 0) access_.Zero(start + packet_bytes - padding, padding);
+    access_.CopyTo(start, &descriptor, sizeof(descriptor));
+    const uint64_t trailer = uint64_t{write_} << 32;
+    access_.CopyTo(start + packet_bytes, &trailer, sizeof(trailer));
+    write_ = Advance(write_, ring_bytes, ring_.data_bytes);
+    return {WriteResult::kOk, start + kDescriptorBytes, start + header_bytes};
+  }
+
+  // Fetches the peer's index.  It may only have moved forward, and not past
+  // what was published.
+  bool RefreshReadIndex() {
+    const uint32_t now = access_.LoadAcquire(ring_.word(kReadIndexOffset));
+    // [R2] acquire: pairs with [W2]; freed bytes are overwritten afterwards.
+    if (!CheckIndex(now)) return false;
+    if (UsedBytes(now, read_, ring_.data_bytes) >
+        UsedBytes(published_, read_, ring_.data_bytes)) {
+      return Fault(RingFault::kIndexBackwards);
+    }
+    read_ = now;
+    return true;
+  }
+
+  bool CheckIndex(uint32_t index) {
+    if (index >= ring_.data_bytes) return Fault(RingFault::kIndexRange);
+    if (index % 8 != 0) return Fault(RingFault::kIndexAlignment);
+    return true;
+  }
+
+  bool Fault(RingFault fault) {
+    fault_ = fault;
+    return false;
+  }
+
+  RingView ring_;
+  uint32_t write_ = 0;      // where the next packet goes
+  uint32_t published_ = 0;  // what the peer has been told
+  uint32_t read_ = 0;       // the peer's index, last checked value
+  bool pending_armed_ = false;
+  RingFault fault_ = RingFault::kNone;
+  [[no_unique_address]] Access access_;
+};
+
+using RingProducer = BasicRingProducer<ProductionAccess>;
+
+}  // namespace ferrybus::ringbuffer
+
+#endif  // FERRYBUS_RINGBUFFER_RING_PRODUCER_H_

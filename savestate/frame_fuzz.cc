@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "ferrybus/savestate/frame.h"
+#include "ferrybus/savestate/frame_fixup.h"
+#include "ferrybus/savestate/frame_report.h"
+
+namespace ferrybus::savestate {
+namespace {
+
+void Check(bool condition) {
+  if (!condition) std::abort();
+}
+
+void ParseAndCheck(const std::string& file) {
+  const auto bytes = absl::MakeConstSpan(
+      reinterpret_cast<const std::byte*>(file.data()), file.size());
+  const FrameReport report = DescribeHeader(bytes);
+  const auto frame = Frame::Parse(bytes);
+  Check(report.verdict.code() == frame.status().code());
+  for (const char c : report.ToString()) {
+    Check(c == '\n' || (c >= 0x20 && c < 0x7f));
+  }
+  if (!frame.ok()) return;
+  // What was accepted is what the writer makes of it: no second spelling.
+  FrameWriter writer{std::string(frame->producer())};
+  for (const Section& section : frame->sections()) {
+    Check(frame->Find(section.name, section.instance) == &section);
+    std::string body;
+    for (const std::byte byte : section.body) {
+      body.push_back(static_cast<char>(byte));
+    }
+    writer.AddSection(std::string(section.name), section.instance,
+                      section.version, section.kind, std::move(body));
+  }
+  const auto again = writer.Finish();
+  Check(again.ok() && *again == file);
+}
+
+}  // namespace
+}  // namespace ferrybus::savestate
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size_bytes) {
+  std::string file(reinterpret_cast<const char*>(data), size_bytes);
+  ferrybus::savestate::ParseAndCheck(file);
+  ferrybus::savestate::FixChecksums(&file);
+  ferrybus::savestate::ParseAndCheck(file);
+  return 0;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+//
+// The guest side of VMBus: connects, takes offers, opens channels for drivers.
+//
+// What it is: a ClientConnection (channel messages) and a ClientChannel for
+// each offer that a driver wants, without threads and without I/O.
+// vsc/guest_port.h connects it to the serving process.
+//
+// A server that moves is not seen here: no message tells of it, and no
+// callback runs; completions pause and come again.
+//
+// Ownership: borrows memory, pages, doorbell and drivers; all must outlive it.
+// Thread safety: one thread.
+// Trust: the host may be hostile; see ClientConnection and PacketEndpoint.
+//
+//   vsc::Bus bus(options, memory, &pages, doorbell);
+//   bus.AddDriver(kScsi, &disk_client);
+//   bus.Connect();
+//   while (running) { bus.HandleMessage(...); bus.Signal(id); bus.Poll(); }
+
+#ifndef FERRYBUS_VSC_BUS_H_
+#define FERRYBUS_VSC_BUS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/client_connection.h"
+#include "ferrybus/channel/doorbell.h"
+#include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/ready_channels.h"
+#include "ferrybus/vsc/client_channel.h"
+#include "ferrybus/vsc/guest_pages.h"
+#include "ferrybus/vsc/ring_channel.h"
+
+namespace ferrybus::vsc {
+
+struct BusOptions {
+  ClientConnectionOptions connection;
+  EndpointLimits endpoint;
+  // Data pages of each of a channel's two rings.
+  uint32_t ring_data_pages = 32;
+  uint32_t poll_budget = 128;
+};
+
+class Bus final : private ClientEvents {
+ public:
+  Bus(const BusOptions& options, const GuestMemory* memory, GuestPages* pages,
+      Doorbell* doorbell);
+  ~Bus() override;
+
+  // The first offer of `interface_type` that no other driver has is opened
+  // for `driver`.  Before Connect().
+  void AddDriver(const Guid& interface_type, Driver* driver);
+
+  // Negotiates a version, asks for offers, opens what drivers want.
+  absl::Status Connect() { return connection_.Connect(); }
+  // Closes a driver's channel; its OnClosed runs.
+  absl::Status Close(Driver* driver);
+  // Ends the connection: every channel is closed first.
+  absl::Status Unload();
+
+  // -- What the host does ----------------------------------------------------
+
+  absl::Status HandleMessage(absl::Span<const std::byte> payload) {
+    return connection_.HandleMessage(payload);
+  }
+  void Signal(uint32_t channel_id) { ready_.Set(channel_id); }
+
+  // -- What the guest does ---------------------------------------------------
+
+  // Runs the channels that have work.  True: call again soon.
+  bool Poll();
+  bool has_outgoing() const { return connection_.has_outgoing(); }
+  absl::Span<const std::byte> outgoing_front() const {
+    return connection_.outgoing_front();
+  }
+  uint32_t message_connection() const {
+    return connection_.message_connection();
+  }
+  void PopOutgoing() { connection_.PopOutgoing(); }
+
+  const ClientConnection& connection() const { return connection_; }
+  // The first thing that went wrong while connecting or opening, for people.
+  const absl::Status& status() const { return status_; }
+
+ private:
+  struct Registration {
+    Guid interface_type;
+    Driver* driver = nullptr;
+    ChannelId channel{};
+    bool is_bound = false;
+  };
+
+  // ClientEvents.
+  void OnVersion(const ClientVersion& version) override;
+  void OnOffer(const ClientOffer& offer) override;
+  void OnAllOffersDelivered() override {}
+  void OnRescind(ChannelId channel) override;
+  void OnOpenResult(ChannelId channel, uint32_t status) override;
+  void OnGpadlCreated(ChannelId channel, GpadlId gpadl,
+                      uint32_t status) override;
+  void OnGpadlTorndown(ChannelId channel, GpadlId gpadl) override;
+  void OnModifyResponse(ChannelId channel, uint32_t status) override {
+    (void)channel, (void)status;
+  }
+  void OnUnloaded() override;
+
+  RingChannel* Find(ChannelId channel) const;
+  absl::Status StartOpen(RingChannel& channel);
+  absl::Status AttachAndOpen(RingChannel& channel);
+  void StartClose(RingChannel& channel);
+  void Forget(ChannelId channel);
+  void Note(const absl::Status& status);
+  bool PollChannel(uint32_t channel_id);
+
+  const BusOptions options_;
+  const GuestMemory* const memory_;
+  GuestPages* const pages_;
+  Doorbell* const doorbell_;
+  ClientConnection connection_;
+  std::vector<Registration> drivers_;
+  std::map<ChannelId, std::unique_ptr<RingChannel>> channels_;
+  ReadyChannels ready_;
+  absl::Status status_;
+};
+
+}  // namespace ferrybus::vsc
+
+#endif  // FERRYBUS_VSC_BUS_H_

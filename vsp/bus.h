@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+//
+// The host side of one guest's VMBus: offers devices, runs their channels,
+// and moves them.
+//
+// What it is: a ServerConnection (channel messages), a ServerChannel for each
+// offer, and the glue between them, without threads and without I/O: messages
+// and signals are handed in, the doorbell and the outgoing messages go out.
+// vsp/host_port.h connects it to another process; a hypervisor calls it from
+// its exits.
+//
+// Moving:  Suspend(), Poll() until IsQuiescent(), Freeze(), Save(); then
+// either Thaw() and go on, or end this bus: the next owner's Restore() and
+// Start() go on from the saved bytes on the same guest memory.  Between Freeze
+// and Thaw nothing is published, so exactly one of the two owners answers.
+//
+// Ownership: borrows guest memory, doorbell, observer and devices; all must
+// outlive the bus, guest memory also every packet a device still holds.
+//
+// Thread safety: one thread calls the bus; packets may be completed, and
+// ServerChannel::Send called, from any.  wake_fd() tells the one thread when
+// another has left work.
+//
+// Trust: the guest may send anything; see ServerConnection and
+// PacketEndpoint.  Saved bytes may be anything, too: Restore() checks all of
+// them before a device or the guest sees any effect.
+//
+// Cost: Poll() visits only channels that were signalled.
+//
+//   vsp::Bus bus(options, &memory, &doorbell);
+//   bus.Offer({.interface_type = kScsi, .interface_instance = id}, &disk);
+//   while (running) { bus.HandleMessage(...); bus.Signal(id); bus.Poll(); }
+
+#ifndef FERRYBUS_VSP_BUS_H_
+#define FERRYBUS_VSP_BUS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/doorbell.h"
+#include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/ready_channels.h"
+#include "ferrybus/channel/server_connection.h"
+#include "ferrybus/channel/transport/unique_fd.h"
+#include "ferrybus/vsp/device.h"
+#include "ferrybus/vsp/server_channel.h"
+
+namespace ferrybus::vsp {
+
+struct BusOptions {
+  // ram_page_count is taken from the guest memory.
+  ServerConnectionOptions connection;
+  EndpointLimits endpoint;
+  // Packets per channel and Poll().
+  uint32_t poll_budget = 128;
+};
+
+// What an embedder may want to log.
+class BusObserver {
+ public:
+  virtual ~BusObserver() = default;
+  // The guest broke the channel's protocol: the channel stopped.  Once per
+  // opening of the channel.
+  virtual void OnChannelFault(const ServerChannel& channel,
+                              const std::string& reason) {
+    (void)channel, (void)reason;
+  }
+};
+
+// A device and what it is offered as.
+struct DeviceOffer {
+  OfferParams params;
+  Device* device = nullptr;
+};
+
+// What is in flight, over all channels.
+struct InFlightCount {
+  uint64_t incoming = 0;  // received, not completed
+  uint64_t awaiting = 0;  // sent, not completed by the guest
+  uint64_t queued = 0;    // waiting for room
+};
+
+class Bus final : private ServerEvents, private ServerChannel::Wake {
+ public:
+  Bus(const BusOptions& options, const GuestMemory* memory, Doorbell* doorbell,
+      BusObserver* observer = nullptr);
+  ~Bus() override;
+
+  // Offers a channel; errors as ServerConnection::AddOffer.
+  absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device);
+  // Takes an offer back; the device is closed first if it is open, and is not
+  // called any more once the guest has let go.
+  absl::Status Rescind(OfferId offer);
+
+  // -- What the guest does ---------------------------------------------------
+
+  // False: leave messages where they are; Poll() and take outgoing first.
+  bool can_accept_message() const {
+    return !frozen_ && connection_->can_accept_message();
+  }
+  // An error is for the log: the message was refused, the connection goes on.
+  absl::Status HandleMessage(absl::Span<const std::byte> payload,
+                             uint32_t message_connection);
+  // The guest signalled a channel.  Unknown ids are ignored.
+  void Signal(uint32_t channel_id) { ready_.Set(channel_id); }
+
+  // -- What the host does ----------------------------------------------------
+
+  // Runs the channels that have work.  True: call again soon.
+  bool Poll();
+  // Becomes readable when another thread has left work for Poll().
+  int wake_fd() const { return wake_.get(); }
+  // Messages for the guest, in order.
+  bool has_outgoing() const { return !frozen_ && connection_->has_outgoing(); }
+  absl::Span<const std::byte> outgoing_front() {
+    return connection_->outgoing_front();
+  }
+  void PopOutgoing() { connection_->PopOutgoing(); }
+
+  // -- Moving ----------------------------------------------------------------
+
+  // No more packets are taken; completions still reach the guest.
+  void Suspend();
+  // True once every channel whose device drains (IncomingPolicy::kDrain) has
+  // nothing in flight.  Poll() meanwhile.
+  bool IsQuiescent() const;
+  // Nothing is published from here on.
+  void Freeze();
+  // The whole bus as a save-state frame (docs/SAVE_STATE.md).  Repeatable.
+  // REQUIRES: frozen.  FailedPrecondition: not quiescent.
+  absl::StatusOr<std::string> Save();
+  // Goes on as if nothing had happened.
+  void Thaw();
+
+  // A bus that stands where the saved one stood, frozen.  `devices` must hold
+  // one for each offer that the guest uses; others are offered anew.  All or
+  // nothing: on failure no device holds a packet and nothing was published.
+  // DataLoss, InvalidArgument, Unimplemented, ResourceExhausted: the bytes.
+  // FailedPrecondition: they need what is not here.
+  static absl::StatusOr<std::unique_ptr<Bus>> Restore(
+      absl::Span<const std::byte> saved, const BusOptions& options,
+      const GuestMemory* memory, Doorbell* doorbell,
+      absl::Span<const DeviceOffer> devices, BusObserver* observer = nullptr);
+  // Begins to serve: what was held back is sent, each open channel is
+  // signalled once and polled once, since a signal may have been lost.
+  void Start();
+
+  // -- Looking ---------------------------------------------------------------
+
+  const ServerConnection& connection() const { return *connection_; }
+  InFlightCount in_flight() const;
+  // Null when there is none.
+  const ServerChannel* channel(OfferId offer) const;
+
+ private:
+  struct RestorePlan;
+
+  // ServerEvents.
+  void OnConnected(const Contact& contact) override;
+  void OnDisconnected() override;
+  void OnOpenRequested(OfferId offer, const OpenRequest& request,
+                       const GpadlView& ring) override;
+  void OnCloseRequested(OfferId offer) override;
+  bool OnModifyRequested(OfferId offer, uint32_t target_vp) override;
+  void OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) override;
+
+  // ServerChannel::Wake.
+  void OnChannelWork(ServerChannel& channel) override;
+
+  ServerChannel* Find(OfferId offer) const;
+  void AddChannel(OfferId offer, Device* device);
+  absl::Status OpenChannel(ServerChannel& channel, const OpenRequest& request,
+                           const GpadlView& ring);
+  bool PollChannel(uint32_t channel_id);
+  void FinishClose(ServerChannel& channel);
+  bool IsOpen(const ServerChannel& channel) const;
+
+  // bus_persist.cc
+  absl::StatusOr<std::string> SaveChannel(ServerChannel& channel);
+  static absl::StatusOr<RestorePlan> PlanRestore(
+      absl::Span<const std::byte> saved, const BusOptions& options,
+      absl::Span<const DeviceOffer> devices);
+  absl::Status RestoreChannels(const RestorePlan& plan);
+  absl::Status RestoreChannel(ServerChannel& channel, const RestorePlan& plan);
+
+  BusOptions options_;
+  const GuestMemory* const memory_;
+  Doorbell* const doorbell_;
+  BusObserver* const observer_;
+  UniqueFd wake_;
+  std::unique_ptr<ServerConnection> connection_;
+  std::map<OfferId, std::unique_ptr<ServerChannel>> channels_;
+  std::map<uint32_t, ServerChannel*> channels_by_id_;
+  ReadyChannels ready_;
+  bool suspended_ = false;
+  bool frozen_ = false;
+};
+
+}  // namespace ferrybus::vsp
+
+#endif  // FERRYBUS_VSP_BUS_H_

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+//
+// A bus out to a save-state frame, and back in.
+//
+// Restore works in two steps: a plan, made from the bytes alone and checked
+// completely; then the plan is carried out.  Only devices can refuse the
+// second step, and what they were given is taken back then.
+
+#include <map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "ferrybus/channel/endpoint_persist.h"
+#include "ferrybus/channel/ring_pair.h"
+#include "ferrybus/channel/server_connection_persist.h"
+#include "ferrybus/savestate/frame.h"
+#include "ferrybus/savestate/size_negotiation.h"
+#include "ferrybus/vsp/bus.h"
+
+namespace ferrybus::vsp {
+namespace {
+
+constexpr char kConnectionSection[] = "connection";
+constexpr char kChannelSection[] = "channel";
+constexpr uint32_t kConnectionVersion = 1;
+constexpr uint32_t kChannelVersion = 1;
+
+absl::Span<const std::byte> AsBytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+}  // namespace
+
+// What a restore will do, checked.
+struct Bus::RestorePlan {
+  CheckedServerConnection connection;
+  std::map<OfferId, ChannelSnapshot> channels;
+  absl::Span<const DeviceOffer> devices;
+};
+
+// -- Save
+// ----------------------------------------------------------------------
+
+absl::StatusOr<std::string> Bus::Save() {
+  if (!frozen_) {
+    return absl::FailedPreconditionError("save: Freeze() the bus first");
+  }
+  if (!IsQuiescent()) {
+    return absl::FailedPreconditionError(
+        "save: a device whose policy is kDrain still has packets in flight; "
+        "Poll() until IsQuiescent() before Freeze()");
+  }
+  savestate::FrameWriter writer("ferrybus vsp::Bus");
+  writer.AddSection(kConnectionSection, 0, kConnectionVersion,
+                    savestate::SectionKind::kRequired,
+                    SaveServerConnection(*connection_));
+  for (const auto& [offer, channel] : channels_) {
+    if (!IsOpen(*channel)) continue;
+    absl::StatusOr<std::string> body = SaveChannel(*channel);
+    if (!body.ok()) return body.status();
+    writer.AddSection(
+        kChannelSection, static_cast<uint64_t>(channel->channel_id_),
+        kChannelVersion, savestate::SectionKind::kRequired, *std::move(body));
+  }
+  return writer.Finish();
+}
+
+absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
+  Device& device = *channel.device_;
+  const auto save_blob = [&device](
+                             const PacketInfo* packet,
+                             uint64_t tag) -> absl::StatusOr<std::string> {
+    return savestate::NegotiateSize(
+        {.dialect = savestate::SizingDialect::kKmcl},
+        packet != nullptr ? "incoming packet" : "awaiting packet",
+        [&](absl::Span<std::byte> buffer) {
+          return packet != nullptr ? device.SavePacket(*packet, buffer)
+                                   : device.SaveAwaiting(tag, buffer);
+        });
+  };
+  ChannelSnapshot snapshot;
+  absl::StatusOr<EndpointState> endpoint = channel.endpoint_->Save(save_blob);
+  if (!endpoint.ok()) return endpoint.status();
+  snapshot.endpoint = *std::move(endpoint);
+  absl::StatusOr<std::string> state = device.SaveDevice();
+  if (!state.ok()) return state.status();
+  snapshot.device_state = *std::move(state);
+  return SaveChannelSnapshot(snapshot);
+}
+
+// -- Restore
+// -------------------------------------------------------------------
+
+absl::StatusOr<Bus::RestorePlan> Bus::PlanRestore(
+    absl::Span<const std::byte> saved, const BusOptions& options,
+    absl::Span<const DeviceOffer> devices) {
+  const absl::StatusOr<savestate::Frame> frame = savestate::Frame::Parse(saved);
+  if (!frame.ok()) return frame.status();
+  const savestate::KnownSection known[] = {
+      {kConnectionSection, kConnectionVersion},
+      {kChannelSection, kChannelVersion}};
+  const auto skipped = savestate::CheckKnownSections(*frame, known);
+  if (!skipped.ok()) return skipped.status();
+  const savestate::Section* const section = frame->Find(kConnectionSection);
+  if (section == nullptr) {
+    return absl::InvalidArgumentError(
+        "the saved state has no section \"connection\"");
+  }
+  absl::StatusOr<CheckedServerConnection> connection =
+      ParseServerConnection(section->body, options.connection);
+  if (!connection.ok()) return connection.status();
+
+  RestorePlan plan{*std::move(connection), {}, devices};
+  size_t used = 0;
+  for (const SavedOffer& offer : plan.connection.state().offers) {
+    if (offer.state != ServerChannelState::kOpen) continue;
+    const uint64_t id = static_cast<uint64_t>(offer.channel_id);
+    const std::string where = savestate::DescribeSection(kChannelSection, id);
+    const savestate::Section* const body = frame->Find(kChannelSection, id);
+    if (body == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, " is missing, but the channel is open"));
+    }
+    ++used;
+    bool has_device = false;
+    for (const DeviceOffer& device : devices) {
+      has_device |= device.params.HasIdentityOf(offer.params);
+    }
+    if (!has_device) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          where, " is open on device ", offer.params.interface_type.ToString(),
+          " instance ", offer.params.interface_instance.ToString(),
+          ", which is not among the ", devices.size(),
+          " devices given to Restore"));
+    }
+    absl::StatusOr<ChannelSnapshot> snapshot =
+        ParseChannelSnapshot(body->body, options.endpoint, where);
+    if (!snapshot.ok()) return snapshot.status();
+    plan.channels.emplace(offer.id, *std::move(snapshot));
+  }
+  size_t present = 0;
+  for (const savestate::Section& each : frame->sections()) {
+    present += each.name == kChannelSection ? 1 : 0;
+  }
+  if (present != used) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the saved state has ", present,
+                     " sections \"channel\", but ", used, " open channels"));
+  }
+  return plan;
+}
+
+absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
+    absl::Span<const std::byte> saved, const BusOptions& options,
+    const GuestMemory* memory, Doorbell* doorbell,
+    absl::Span<const DeviceOffer> devices, BusObserver* observer) {
+  auto bus = std::make_unique<Bus>(options, memory, doorbell, observer);
+  absl::StatusOr<RestorePlan> plan = PlanRestore(saved, bus->options_, devices);
+  if (!plan.ok()) return plan.status();
+  bus->frozen_ = true;
+  bus->connection_ = ServerConnection::Restore(
+      plan->connection, bus->options_.connection, bus.get());
+  const absl::Status status = bus->RestoreChannels(*plan);
+  if (status.ok()) return bus;
+  // Devices let go of what they were given.
+  for (const auto& [offer, channel] : bus->channels_) {
+    if (plan->channels.count(offer) == 0) continue;
+    channel->endpoint_->Detach();
+    channel->device_->OnClosed();
+  }
+  return status;
+}
+
+absl::Status Bus::RestoreChannels(const RestorePlan& plan) {
+  for (const DeviceOffer& device : plan.devices) {
+    const absl::StatusOr<OfferId> offer = Offer(device.params, device.device);
+    if (!offer.ok()) return offer.status();
+  }
+  for (const auto& [offer, snapshot] : plan.channels) {
+    ServerChannel* const channel = Find(offer);
+    if (channel == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the device of saved channel offer ",
+                       static_cast<uint32_t>(offer), " got another offer"));
+    }
+    const absl::Status status = RestoreChannel(*channel, plan);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Bus::RestoreChannel(ServerChannel& channel,
+                                 const RestorePlan& plan) {
+  const ChannelSnapshot& snapshot = plan.channels.at(channel.offer_);
+  const absl::StatusOr<GpadlView> ring = connection_->RingGpadl(channel.offer_);
+  const OpenRequest* const request = connection_->open_request(channel.offer_);
+  if (!ring.ok() || request == nullptr) {
+    return absl::InvalidArgumentError("a saved open channel has no ring");
+  }
+  absl::StatusOr<RingPair> rings =
+      RingPair::Map(*memory_, ring->pages, request->downstream_page_offset);
+  if (!rings.ok()) return rings.status();
+  absl::Status status =
+      channel.device_->OnRestored(channel, AsBytes(snapshot.device_state));
+  if (!status.ok()) return status;
+  for (const EndpointState::Awaiting& packet : snapshot.endpoint.awaiting) {
+    status = channel.device_->RestoreAwaiting(packet.tag, AsBytes(packet.blob));
+    if (!status.ok()) return status;
+  }
+  return channel.endpoint_->Restore(
+      snapshot.endpoint, *std::move(rings),
+      static_cast<uint32_t>(channel.channel_id_),
+      [&channel](IncomingPacket packet, absl::Span<const std::byte> blob) {
+        return channel.device_->RestorePacket(std::move(packet), blob);
+      });
+}
+
+}  // namespace ferrybus::vsp
