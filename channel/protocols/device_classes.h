@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+//
+// Interface type GUIDs of the devices that guests know (docs/WIRE_FORMAT.md).
+
+#ifndef FERRYBUS_CHANNEL_PROTOCOLS_DEVICE_CLASSES_H_
+#define FERRYBUS_CHANNEL_PROTOCOLS_DEVICE_CLASSES_H_
+
+#include "ferrybus/channel/guid.h"
+
+namespace ferrybus {
+
+inline constexpr Guid kScsiInterface =
+    GuidLiteral("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f");
+
+}  // namespace ferrybus
+
+#endif  // FERRYBUS_CHANNEL_PROTOCOLS_DEVICE_CLASSES_H_
