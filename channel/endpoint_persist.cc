@@ -33,8 +33,6 @@ void Fill(const EndpointState::Incoming& packet,
   out->set_transaction_id(packet.transaction_id);
   out->set_extension(packet.extension);
   out->set_payload(packet.payload);
-  out->set_completed(packet.completed);
-  out->set_reply(packet.reply);
   out->set_device_blob(packet.blob);
 }
 
@@ -64,12 +62,11 @@ class Reader {
   }
   absl::Status CheckCount(int count, uint32_t max, const char* what) const;
   absl::Status CheckRing(const proto::RingState& ring, const char* what) const;
-  absl::Status CheckPacket(uint32_t type, const std::string& extension,
-                           const std::string& payload) const;
+  absl::Status CheckPacket(uint32_t type, const std::string& extension) const;
   absl::StatusOr<EndpointState::Incoming> ReadIncoming(
       const proto::IncomingPacketState& in) const;
   absl::StatusOr<EndpointState::Queued> ReadQueued(
-      const proto::QueuedPacketState& in) const;
+      const proto::QueuedPacketState& in, uint32_t data_bytes) const;
 
   const EndpointLimits& limits_;
   const std::string& where_;
@@ -96,8 +93,8 @@ absl::Status Reader::CheckRing(const proto::RingState& ring,
   return absl::OkStatus();
 }
 
-absl::Status Reader::CheckPacket(uint32_t type, const std::string& extension,
-                                 const std::string& payload) const {
+absl::Status Reader::CheckPacket(uint32_t type,
+                                 const std::string& extension) const {
   switch (static_cast<PacketType>(type)) {
     case PacketType::kDataInBand:
     case PacketType::kDataUsingTransferPages:
@@ -107,12 +104,9 @@ absl::Status Reader::CheckPacket(uint32_t type, const std::string& extension,
     default:
       return Bad("packet type ", type, " is none of 6, 7, 9, 11");
   }
-  if (type > 0xffff || extension.size() % 8 != 0 ||
-      extension.size() + payload.size() + ringbuffer::kDescriptorBytes >
-          limits_.max_packet_bytes) {
-    return Bad("packet with ", extension.size(), " bytes of extension and ",
-               payload.size(), " of payload; the limit is ",
-               limits_.max_packet_bytes, " together");
+  if (type > 0xffff || extension.size() % 8 != 0) {
+    return Bad("packet of type ", type, " with ", extension.size(),
+               " bytes of extension");
   }
   const ringbuffer::RangeResult ranges = ringbuffer::CheckRangeList(
       static_cast<PacketType>(type),
@@ -130,27 +124,17 @@ absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
   packet.type = static_cast<PacketType>(in.type());
   packet.completion_requested = in.completion_requested();
   packet.transaction_id = in.transaction_id();
-  packet.completed = in.completed();
-  if (in.completed()) {
-    if (!in.extension().empty() || !in.payload().empty() ||
-        !in.device_blob().empty() ||
-        in.reply().size() > limits_.max_packet_bytes) {
-      return Bad("completed packet ", in.transaction_id(),
-                 " still has a request, or a reply of ", in.reply().size(),
-                 " bytes");
-    }
-    const absl::Status status = CheckPacket(11, "", "");
-    packet.reply = in.reply();
-    if (!status.ok()) return status;
-    return packet;
+  if (packet.type == PacketType::kCompletion) {
+    return Bad("packet ", in.transaction_id(), " in flight is a completion");
   }
-  if (packet.type == PacketType::kCompletion || !in.reply().empty()) {
-    return Bad("packet ", in.transaction_id(),
-               " in flight is a completion or has a reply");
-  }
-  const absl::Status status =
-      CheckPacket(in.type(), in.extension(), in.payload());
+  const absl::Status status = CheckPacket(in.type(), in.extension());
   if (!status.ok()) return status;
+  const uint64_t bytes = uint64_t{ringbuffer::kDescriptorBytes} +
+                         in.extension().size() + in.payload().size();
+  if (bytes > limits_.max_packet_bytes) {
+    return Bad("packet ", in.transaction_id(), " of ", bytes,
+               " bytes in flight; the limit is ", limits_.max_packet_bytes);
+  }
   packet.extension = in.extension();
   packet.payload = in.payload();
   packet.blob = in.device_blob();
@@ -158,10 +142,16 @@ absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
 }
 
 absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
-    const proto::QueuedPacketState& in) const {
-  const absl::Status status =
-      CheckPacket(in.type(), in.extension(), in.payload());
+    const proto::QueuedPacketState& in, uint32_t data_bytes) const {
+  const absl::Status status = CheckPacket(in.type(), in.extension());
   if (!status.ok()) return status;
+  const uint64_t ring_bytes = ringbuffer::PacketRingBytes(
+      ringbuffer::kDescriptorBytes + in.extension().size(),
+      in.payload().size());
+  if (ring_bytes > ringbuffer::MaxSendRingBytes(data_bytes)) {
+    return Bad("queued packet of ", ring_bytes, " bytes, more than a ring of ",
+               data_bytes, " holds");
+  }
   if ((in.flags() & ~uint32_t{ringbuffer::kFlagCompletionRequested}) != 0) {
     return Bad("queued packet with flags ", in.flags());
   }
@@ -173,6 +163,9 @@ absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
 absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
   EndpointState out;
   out.fault_reason = in.fault_reason();
+  if (out.fault_reason.size() > kMaxFaultReasonBytes) {
+    return Bad("fault reason of ", out.fault_reason.size(), " bytes");
+  }
   if (!out.fault_reason.empty()) return out;  // the rest is of no use
   absl::Status status = CheckRing(in.incoming_ring(), "incoming");
   if (status.ok()) status = CheckRing(in.outgoing_ring(), "outgoing");
@@ -203,7 +196,8 @@ absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
     out.incoming.push_back(*std::move(read));
   }
   for (const proto::QueuedPacketState& packet : in.queued()) {
-    absl::StatusOr<EndpointState::Queued> read = ReadQueued(packet);
+    absl::StatusOr<EndpointState::Queued> read =
+        ReadQueued(packet, out.outgoing_data_bytes);
     if (!read.ok()) return read.status();
     out.queued.push_back(*std::move(read));
   }

@@ -9,6 +9,7 @@
 #ifndef FERRYBUS_CHANNEL_ENDPOINT_STATE_H_
 #define FERRYBUS_CHANNEL_ENDPOINT_STATE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,12 +21,13 @@ namespace ferrybus {
 
 // Caps on everything the peer can make grow.
 struct EndpointLimits {
-  // Packets received and not completed; more stay in the ring.
+  // Packets received and not completed, or whose completions wait for room;
+  // more stay in the ring.
   uint32_t max_in_flight = 256;
   // Packets sent with "completion requested" and not completed.
   uint32_t max_awaiting = 256;
-  // Packets of our own that wait for room; completions need not be counted,
-  // max_in_flight bounds them.
+  // Packets of our own that wait for room.  On the host, completions that wait
+  // count as packets in flight.
   uint32_t max_queued = 256;
   // Descriptor, extension and payload of a received packet.  16 KiB of
   // payload (the pipe maximum) and a page list fit.
@@ -34,6 +36,9 @@ struct EndpointLimits {
   uint32_t max_bad_completions = 64;
 };
 
+// A fault's reason is cut to this.  It may quote the peer: any bytes.
+inline constexpr size_t kMaxFaultReasonBytes = 512;
+
 struct EndpointState {
   struct Incoming {
     ringbuffer::PacketType type = ringbuffer::PacketType::kDataInBand;
@@ -41,11 +46,7 @@ struct EndpointState {
     uint64_t transaction_id = 0;
     std::string extension;
     std::string payload;
-    // Completed while frozen: `reply` is still to be sent.  Otherwise `blob`
-    // is what the device saved.
-    bool completed = false;
-    std::string reply;
-    std::string blob;
+    std::string blob;  // what the device saved
   };
   // Waits for room in the outgoing ring.
   struct Queued {

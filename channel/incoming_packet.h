@@ -7,8 +7,9 @@
 // part of what a save stores.  It ends by Complete(), once, from any thread.
 //
 // Ownership: the bytes behind payload() and guest_buffers() belong to the
-// channel and live until Complete() or the handle's end.  The handle must not
-// outlive the channel object (devices are destroyed before their channels).
+// channel and live until Complete() or the handle's end.  A handle may outlive
+// its channel and the bus: Complete() then says kGone.  Guest memory must
+// outlive it.
 //
 // Thread safety: a handle may move to another thread; one thread uses it at a
 // time.  Complete() takes the channel's lock, so handles of one channel may
@@ -108,7 +109,7 @@ class [[nodiscard]] IncomingPacket {
     return *this;
   }
   // A handle that ends without Complete() leaves the peer waiting for ever,
-  // so the channel is faulted, unless it was closed or saved meanwhile.
+  // so the channel is faulted, unless it was closed meanwhile.
   ~IncomingPacket() { Drop(); }
 
   explicit operator bool() const { return owner_ != nullptr; }

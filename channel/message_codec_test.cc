@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <variant>
@@ -319,7 +320,9 @@ constexpr SizeCase kSizes[] = {
 
 Bytes OfType(uint32_t type, size_t size_bytes) {
   Bytes bytes(size_bytes);
-  std::memcpy(bytes.data(), &type, std::min<size_t>(size_bytes, 4));
+  if (size_bytes != 0) {
+    std::memcpy(bytes.data(), &type, std::min<size_t>(size_bytes, 4));
+  }
   return bytes;
 }
 
@@ -414,6 +417,12 @@ TEST(MessageSizeTest, ContactWithClientIdMustCarryIt) {
   EXPECT_EQ(GuestCode(bytes, {}), absl::StatusCode::kInvalidArgument);
   bytes[10] = std::byte{5};  // at 5.0 the bit means nothing
   EXPECT_EQ(GuestCode(bytes, {}), absl::StatusCode::kOk);
+}
+
+TEST(MessageSizeTest, ContactWithoutClientIdHasNone) {
+  Bytes bytes = FromHex("0e00000000000000 0000060000000000 +24");
+  bytes.resize(56, std::byte{0xee});
+  EXPECT_EQ(Guest<InitiateContactMessage>(bytes, {}).client_id, Guid{});
 }
 
 // quirk:D20

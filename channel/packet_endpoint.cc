@@ -39,6 +39,7 @@ void PacketEndpoint::Retire(std::unique_ptr<PacketEndpoint> endpoint) {
   endpoint->Detach();
   {
     absl::MutexLock lock(&endpoint->mu_);
+    endpoint->AwaitLeaversLocked();
     if (endpoint->outstanding_ != 0) {
       endpoint->retired_ = true;
       // Owned by its packets from here on; see Do().
@@ -99,8 +100,10 @@ void PacketEndpoint::Freeze() {
   {
     absl::MutexLock lock(&mu_);
     if (!flows()) return;
-    FERRYBUS_CHECK(batches_ == 0, "Freeze within a batch");
+    FERRYBUS_CHECK(!taking_, "Freeze within an event");
+    // A batch that is open ends here; what it still stages is queued.
     after.ring = outgoing_.Publish();
+    if (after.ring) ++counters_.doorbells_rung;
     state_ = EndpointRunState::kFrozen;
   }
   // From here on the peer's signals must get through: the next owner may
@@ -115,12 +118,6 @@ void PacketEndpoint::Thaw() {
     absl::MutexLock lock(&mu_);
     if (state_ != EndpointRunState::kFrozen) return;
     state_ = EndpointRunState::kActive;
-    (void)WriteQueueLocked();
-    for (Slot& slot : slots_) {
-      if (slot.state != SlotState::kHeldReply) continue;
-      ReplyLocked(slot.info, slot.reply);
-      ReleaseSlotLocked(slot, &after);
-    }
     SettleLocked(&after);
     after.work = true;
   }
@@ -132,51 +129,62 @@ void PacketEndpoint::Detach() {
   absl::MutexLock lock(&mu_);
   if (state_ == EndpointRunState::kDetached) return;
   state_ = EndpointRunState::kDetached;
+  is_fault_news_ = false;
   incoming_ = {};
   outgoing_ = {};
+  fault_reason_.clear();
   std::swap(closed, rings_);
-  Afterwards after;
   for (Slot& slot : slots_) {
     if (slot.state == SlotState::kInFlight) slot.state = SlotState::kOrphan;
-    if (slot.state == SlotState::kHeldReply) ReleaseSlotLocked(slot, &after);
   }
-  queue_.clear();
+  ClearQueueLocked();
   transactions_.clear();
   free_transactions_.clear();
   awaiting_ = 0;
+  AwaitLeaversLocked();
 }
 
 bool PacketEndpoint::Poll(uint32_t budget) {
-  const EndpointRunState state = run_state();
-  if (state != EndpointRunState::kActive &&
-      state != EndpointRunState::kSuspended) {
-    return false;
+  bool takes;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!flows()) return false;
+    takes = state_ == EndpointRunState::kActive;
+    ++batches_;
   }
   bool more = false;
   Afterwards after;
-  {
-    BatchScope batch(*this);
-    if (state == EndpointRunState::kActive) {
-      incoming_.MaskSignals();
-      uint32_t taken = 0;
-      const bool drained = TakePackets(budget, &taken);
-      after.ring = incoming_.Release();
-      if (taken != 0) events_->OnBatchEnd(taken);
-      more = drained ? incoming_.UnmaskSignals() : taken == budget;
-    }
+  if (takes) {
+    taking_ = true;
+    incoming_.MaskSignals();
+    uint32_t taken = 0;
+    const bool drained = TakePackets(budget, &taken);
+    after.ring = incoming_.Release();
+    taking_ = false;
+    if (taken != 0 && is_attached()) events_->OnBatchEnd(taken);
+    more =
+        drained && is_attached() ? incoming_.UnmaskSignals() : taken == budget;
   }
   {
     absl::MutexLock lock(&mu_);
+    --batches_;
     if (incoming_.fault() != RingFault::kNone) {
       FaultLocked(
           absl::StrCat("incoming ring: ", RingFaultName(incoming_.fault())));
     }
+    if (after.ring) ++counters_.doorbells_rung;
     SettleLocked(&after);
     if (after.room) wanted_room_ = 0;
+    is_fault_news_ = false;  // the caller looks
   }
-  after.work = false;  // the caller is the one to be woken
+  // The caller is the one to be woken, and the one to tell.
+  more |= std::exchange(after.work, false);
+  const bool room = std::exchange(after.room, false);
   Do(after);
-  if (after.room) events_->OnRoom();
+  if (room) {
+    events_->OnRoom();
+    Flush();
+  }
   return more;
 }
 
@@ -193,14 +201,22 @@ bool PacketEndpoint::TakePackets(uint32_t budget, uint32_t* taken) {
     const bool go_on = view.type == PacketType::kCompletion
                            ? TakeCompletion(view)
                            : TakePacket(view);
-    if (!go_on) return false;
+    // An event may have closed the channel.
+    if (!go_on || !is_attached()) return false;
   }
   return false;
 }
 
 bool PacketEndpoint::HasQuota() {
   absl::MutexLock lock(&mu_);
-  quota_left_ = limits_.max_in_flight - outstanding_;
+  // A guest that does not read could make the host's queue grow.  The guest's
+  // side does not count its own: if both waited for the other to read first,
+  // neither would.
+  const uint64_t replies = side_ == EndpointSide::kHost ? queued_replies_ : 0;
+  const uint64_t in_use = outstanding_ + replies;
+  quota_left_ = in_use < limits_.max_in_flight
+                    ? limits_.max_in_flight - static_cast<uint32_t>(in_use)
+                    : 0;
   quota_blocked_ = quota_left_ == 0;
   return !quota_blocked_;
 }

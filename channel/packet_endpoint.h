@@ -20,8 +20,8 @@
 //                              +--Freeze--> kFrozen --Thaw--+
 //   any --Detach--> kDetached;  any attached --peer's fault--> kFaulted
 // Active takes packets.  Suspended takes none, but completions still reach
-// the peer.  Frozen publishes nothing: what is completed meanwhile stays in
-// its slot, so that a save sees one moment and either this owner or the next
+// the peer.  Frozen publishes nothing: what is sent or completed meanwhile is
+// queued, so that a save sees one moment and either this owner or the next
 // one, never both, tells the peer.
 //
 // Ownership: borrows events, doorbell and guest memory.  Guest memory must
@@ -35,7 +35,8 @@
 // waits for room is never overtaken.
 //
 // Trust: the peer may break any rule: it faults this endpoint and nothing
-// else.  Everything it can make grow is capped by EndpointLimits.
+// else.  Everything a guest can make grow is capped by EndpointLimits: one that
+// does not read its completions finds its packets left in the ring.
 //
 // Cost: two lock/unlock pairs and one copy per packet; no allocation once the
 // slots are warm.
@@ -132,7 +133,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
   PacketEndpoint& operator=(const PacketEndpoint&) = delete;
   // Ends an endpoint.  Packets in flight keep it alive, detached, until the
   // last of their handles ends; events, doorbell and rings are not touched
-  // any more.
+  // any more.  Waits for a thread that is ringing the doorbell.
   static void Retire(std::unique_ptr<PacketEndpoint> endpoint);
   // REQUIRES: no IncomingPacket of this endpoint exists; see Retire().
   ~PacketEndpoint();
@@ -151,7 +152,8 @@ class PacketEndpoint final : private IncomingPacketOwner {
   // Back to kActive; what was completed meanwhile is sent.
   void Thaw();
   // The channel closed: unmaps the rings, forgets queued and awaiting packets.
-  // Packets in flight become orphans; see outstanding().
+  // Packets in flight become orphans; see outstanding().  An event may call it.
+  // Waits for a thread that is ringing the doorbell.
   void Detach();
 
   // -- Traffic -------------------------------------------------------------
@@ -215,8 +217,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
   enum class SlotState : uint8_t {
     kFree,
     kInFlight,
-    kHeldReply,  // completed while frozen; the reply waits in the slot
-    kOrphan,     // the channel closed under it
+    kOrphan,  // the channel closed under it
   };
   struct Slot {
     PacketInfo info;
@@ -224,7 +225,6 @@ class PacketEndpoint final : private IncomingPacketOwner {
     uint64_t sequence = 0;         // order of arrival
     std::vector<std::byte> bytes;  // extension, then payload
     std::vector<iovec> buffers;
-    std::vector<std::byte> reply;
   };
   struct QueuedPacket {
     ringbuffer::PacketHeader header;
@@ -240,8 +240,9 @@ class PacketEndpoint final : private IncomingPacketOwner {
   struct Afterwards {
     bool ring = false;
     bool work = false;
-    bool room = false;  // a refused Send() can be repeated
-    bool end = false;   // the last handle of a retired endpoint ended
+    bool room = false;     // a refused Send() can be repeated
+    bool end = false;      // the last handle of a retired endpoint ended
+    bool leaving = false;  // counted in leaving_
   };
 
   // IncomingPacketOwner.
@@ -257,6 +258,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
   bool TakePackets(uint32_t budget, uint32_t* taken);
   bool TakePacket(const ringbuffer::PacketView& view);
   bool TakeCompletion(const ringbuffer::PacketView& view);
+  bool is_attached() const { return incoming_.ring().control != nullptr; }
   Slot* AcquireSlot();
   Slot* AcquireSlotLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static uint64_t ExternalBytes(const PacketInfo& info);
@@ -270,22 +272,36 @@ class PacketEndpoint final : private IncomingPacketOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Publishes, sends what waits, asks for room; nothing while a batch is open.
   void SettleLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool WriteQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool WriteQueueLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PushQueueLocked(const ringbuffer::PacketHeader& header,
+                       absl::Span<const std::byte> extension,
+                       absl::Span<const std::byte> payload)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ClearQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool FitsLocked(size_t extension_bytes, size_t payload_bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t WantedRoomLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FaultLocked(std::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool AllocateTransactionLocked(uint64_t tag, uint64_t* id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool FreeTransactionLocked(uint64_t id, uint64_t* tag)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Do() follows, without the lock and on any thread: until then neither
+  // events nor doorbell may end.
+  void LeaveLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AwaitLeaversLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Do(const Afterwards& after);
+  // Packets in flight are owed to the peer, by this owner or the next.
+  bool owes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return flows() || state_ == EndpointRunState::kFrozen;
+  }
   bool flows() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return state_ == EndpointRunState::kActive ||
            state_ == EndpointRunState::kSuspended;
   }
 
   // Save and restore (packet_endpoint_save.cc).
-  void SaveLocked(EndpointState* state,
-                  std::vector<const PacketInfo*>* in_flight)
+  void SaveLocked(EndpointState* state, std::vector<PacketInfo>* in_flight)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::string CompareRings(const EndpointState& state);
   absl::Status RestoreIncoming(const EndpointState::Incoming& saved,
@@ -307,6 +323,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
   uint32_t bad_completions_ = 0;
   // Slots that may still be taken before outstanding_ must be looked at.
   uint32_t quota_left_ = 0;
+  bool taking_ = false;  // within Poll(), packets taken and not released
 
   mutable absl::Mutex mu_;
   EndpointRunState state_ ABSL_GUARDED_BY(mu_) = EndpointRunState::kDetached;
@@ -316,6 +333,9 @@ class PacketEndpoint final : private IncomingPacketOwner {
   uint32_t outstanding_ ABSL_GUARDED_BY(mu_) = 0;
   bool quota_blocked_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<QueuedPacket> queue_ ABSL_GUARDED_BY(mu_);
+  // Completions in queue_: on the host they count against the quota like their
+  // packets.
+  uint32_t queued_replies_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<Transaction> transactions_ ABSL_GUARDED_BY(mu_);
   std::vector<uint32_t> free_transactions_ ABSL_GUARDED_BY(mu_);
   uint32_t awaiting_ ABSL_GUARDED_BY(mu_) = 0;
@@ -324,8 +344,12 @@ class PacketEndpoint final : private IncomingPacketOwner {
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t batches_ ABSL_GUARDED_BY(mu_) = 0;
   bool retired_ ABSL_GUARDED_BY(mu_) = false;
+  uint32_t leaving_ ABSL_GUARDED_BY(mu_) = 0;  // threads within Do()
+  absl::CondVar left_;
   EndpointCounters counters_ ABSL_GUARDED_BY(mu_);
   std::string fault_reason_ ABSL_GUARDED_BY(mu_);
+  // Faulted outside Poll(): whoever polls wants to know.
+  bool is_fault_news_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace ferrybus

@@ -31,7 +31,7 @@ std::vector<std::byte> ToBytes(const std::string& text) {
 
 absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
   EndpointState state;
-  std::vector<const PacketInfo*> in_flight;
+  std::vector<PacketInfo> in_flight;
   {
     absl::MutexLock lock(&mu_);
     FERRYBUS_CHECK(state_ == EndpointRunState::kFrozen ||
@@ -40,11 +40,10 @@ absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
     SaveLocked(&state, &in_flight);
   }
   // The device is asked without the lock, so that it may complete packets
-  // meanwhile; such a completion is held in its slot and never published by
-  // this owner unless it thaws.
+  // meanwhile; such a completion is queued and never published by this owner
+  // unless it thaws.  No slot is used again while frozen, so the bytes stay.
   for (size_t i = 0; i < in_flight.size(); ++i) {
-    if (in_flight[i] == nullptr) continue;
-    absl::StatusOr<std::string> blob = save_blob(in_flight[i], 0);
+    absl::StatusOr<std::string> blob = save_blob(&in_flight[i], 0);
     if (!blob.ok()) {
       return absl::Status(
           blob.status().code(),
@@ -63,7 +62,7 @@ absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
 }
 
 void PacketEndpoint::SaveLocked(EndpointState* state,
-                                std::vector<const PacketInfo*>* in_flight) {
+                                std::vector<PacketInfo>* in_flight) {
   state->fault_reason = fault_reason_;
   if (state_ == EndpointRunState::kFaulted) return;
   state->incoming_ring = incoming_.position();
@@ -72,10 +71,7 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
   state->outgoing_data_bytes = outgoing_.ring().data_bytes;
   std::vector<const Slot*> slots;
   for (const Slot& slot : slots_) {
-    if (slot.state == SlotState::kInFlight ||
-        slot.state == SlotState::kHeldReply) {
-      slots.push_back(&slot);
-    }
+    if (slot.state == SlotState::kInFlight) slots.push_back(&slot);
   }
   std::sort(slots.begin(), slots.end(), [](const Slot* a, const Slot* b) {
     return a->sequence < b->sequence;
@@ -85,16 +81,10 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
     packet.type = slot->info.type;
     packet.completion_requested = slot->info.completion_requested;
     packet.transaction_id = slot->info.transaction_id;
-    packet.completed = slot->state == SlotState::kHeldReply;
-    if (packet.completed) {
-      packet.reply = ToString(slot->reply);
-    } else {
-      packet.extension = ToString(slot->info.extension);
-      packet.payload = ToString(slot->info.payload);
-    }
+    packet.extension = ToString(slot->info.extension);
+    packet.payload = ToString(slot->info.payload);
     state->incoming.push_back(std::move(packet));
-    in_flight->push_back(slot->state == SlotState::kInFlight ? &slot->info
-                                                             : nullptr);
+    in_flight->push_back(slot->info);
   }
   for (const QueuedPacket& queued : queue_) {
     state->queued.push_back(
@@ -196,11 +186,6 @@ absl::Status PacketEndpoint::RestoreIncoming(
     slot->info.extension = bytes.first(saved.extension.size());
     slot->info.payload = bytes.subspan(saved.extension.size());
     slot->info.external_bytes = ExternalBytes(slot->info);
-    if (saved.completed) {
-      slot->state = SlotState::kHeldReply;
-      slot->reply = ToBytes(saved.reply);
-      return absl::OkStatus();
-    }
   }
   IncomingPacket packet(this, &slot->info);
   const ringbuffer::RangeResult ranges =
@@ -241,18 +226,15 @@ absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
     }
   }
   for (const EndpointState::Queued& queued : state.queued) {
-    const uint64_t total = ringbuffer::PacketRingBytes(
-        ringbuffer::kDescriptorBytes + queued.extension.size(),
-        queued.payload.size());
-    if (total > ringbuffer::MaxSendRingBytes(outgoing_.ring().data_bytes)) {
+    if (!FitsLocked(queued.extension.size(), queued.payload.size())) {
       return absl::InvalidArgumentError(
-          absl::StrCat("channel ", channel_id_, ": a queued packet of ", total,
+          absl::StrCat("channel ", channel_id_, ": a queued packet of ",
+                       queued.extension.size() + queued.payload.size(),
                        " bytes does not fit into the ring of ",
                        outgoing_.ring().data_bytes));
     }
-    queue_.push_back({{queued.type, queued.flags, queued.transaction_id},
-                      ToBytes(queued.extension),
-                      ToBytes(queued.payload)});
+    PushQueueLocked({queued.type, queued.flags, queued.transaction_id},
+                    ToBytes(queued.extension), ToBytes(queued.payload));
   }
   return absl::OkStatus();
 }

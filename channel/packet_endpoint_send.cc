@@ -21,6 +21,9 @@ using ringbuffer::WriteResult;
 
 // -- Ends of incoming packets ------------------------------------------------
 
+// In all three, `this` may end in another thread once the lock is gone, unless
+// Do() is still to come.
+
 CompleteResult PacketEndpoint::CompletePacket(
     uint32_t slot_index, uint32_t generation,
     absl::Span<const std::byte> payload) {
@@ -31,20 +34,17 @@ CompleteResult PacketEndpoint::CompletePacket(
     Slot& slot = slots_[slot_index];
     FERRYBUS_CHECK(slot.info.generation == generation,
                    "a packet was completed twice");
-    if (slot.state == SlotState::kInFlight && flows()) {
+    if (slot.state == SlotState::kInFlight && owes()) {
       ReplyLocked(slot.info, payload);
       ReleaseSlotLocked(slot, &after);
       SettleLocked(&after);
-    } else if (slot.state == SlotState::kInFlight &&
-               state_ == EndpointRunState::kFrozen) {
-      slot.state = SlotState::kHeldReply;
-      slot.reply.assign(payload.begin(), payload.end());
     } else {
       ReleaseSlotLocked(slot, &after);
       result = CompleteResult::kGone;
     }
+    LeaveLocked(&after);
   }
-  Do(after);
+  if (after.leaving || after.end) Do(after);
   return result;
 }
 
@@ -54,12 +54,14 @@ void PacketEndpoint::DropPacket(uint32_t slot_index, uint32_t generation) {
     absl::MutexLock lock(&mu_);
     Slot& slot = slots_[slot_index];
     if (slot.info.generation != generation) return;
-    if (slot.state == SlotState::kInFlight && flows()) {
+    // Frozen, too: neither this owner nor a later save knows of the packet.
+    if (slot.state == SlotState::kInFlight && owes()) {
       FaultLocked("the device dropped a packet without completing it");
     }
     ReleaseSlotLocked(slot, &after);
+    LeaveLocked(&after);
   }
-  Do(after);
+  if (after.leaving || after.end) Do(after);
 }
 
 void PacketEndpoint::FailPacket(uint32_t slot_index, uint32_t generation,
@@ -69,12 +71,13 @@ void PacketEndpoint::FailPacket(uint32_t slot_index, uint32_t generation,
     absl::MutexLock lock(&mu_);
     Slot& slot = slots_[slot_index];
     if (slot.info.generation != generation) return;
-    if (state_ != EndpointRunState::kDetached) {
+    if (slot.state == SlotState::kInFlight && owes()) {
       FaultLocked(absl::StrCat("malformed packet: ", std::string(reason)));
     }
     ReleaseSlotLocked(slot, &after);
+    LeaveLocked(&after);
   }
-  Do(after);
+  if (after.leaving || after.end) Do(after);
 }
 
 absl::StatusOr<absl::Span<const iovec>> PacketEndpoint::MapGuestBuffers(
@@ -164,27 +167,48 @@ void PacketEndpoint::ReleaseSlotLocked(Slot& slot, Afterwards* after) {
 void PacketEndpoint::ReplyLocked(const PacketInfo& info,
                                  absl::Span<const std::byte> payload) {
   if (!info.completion_requested) return;
+  // Also before it is queued: a queued packet must fit, or it could be saved
+  // and not restored.
+  if (!FitsLocked(0, payload.size())) {
+    FaultLocked(absl::StrCat("the device's completion of ", payload.size(),
+                             " bytes does not fit into the ring"));
+    return;
+  }
   const PacketHeader header = {PacketType::kCompletion, 0, info.transaction_id};
   WriteResult result = WriteResult::kFull;
-  if (queue_.empty()) result = outgoing_.Write(header, {}, payload);
-  switch (result) {
-    case WriteResult::kOk:
-      ++counters_.packets_sent;
-      return;
-    case WriteResult::kTooLarge:
-      FaultLocked(absl::StrCat("the device's completion of ", payload.size(),
-                               " bytes does not fit into the ring"));
-      return;
-    case WriteResult::kCorrupt:
-      FaultLocked(
-          absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
-      return;
-    case WriteResult::kFull:
-      break;
+  if (queue_.empty() && flows()) result = outgoing_.Write(header, {}, payload);
+  if (result == WriteResult::kOk) {
+    ++counters_.packets_sent;
+  } else if (result == WriteResult::kFull) {
+    PushQueueLocked(header, {}, payload);
+  } else {
+    FaultLocked(
+        absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
   }
-  // Bounded: each queued completion came from a slot, and while the queue is
-  // not empty the peer is not draining, so it sends little.
-  queue_.push_back({header, {}, {payload.begin(), payload.end()}});
+}
+
+// Whether a packet fits into the empty ring and into its 16-bit lengths.
+bool PacketEndpoint::FitsLocked(size_t extension_bytes,
+                                size_t payload_bytes) const {
+  const uint64_t total = PacketRingBytes(
+      ringbuffer::kDescriptorBytes + extension_bytes, payload_bytes);
+  return extension_bytes % 8 == 0 &&
+         total <= ringbuffer::MaxSendRingBytes(outgoing_.ring().data_bytes) &&
+         (total - ringbuffer::kTrailerBytes) / 8 <= 0xffff;
+}
+
+void PacketEndpoint::PushQueueLocked(const PacketHeader& header,
+                                     absl::Span<const std::byte> extension,
+                                     absl::Span<const std::byte> payload) {
+  queue_.push_back({header,
+                    {extension.begin(), extension.end()},
+                    {payload.begin(), payload.end()}});
+  if (header.type == PacketType::kCompletion) ++queued_replies_;
+}
+
+void PacketEndpoint::ClearQueueLocked() {
+  queue_.clear();
+  queued_replies_ = 0;
 }
 
 SendStatus PacketEndpoint::Send(const OutgoingPacket& packet) {
@@ -193,13 +217,12 @@ SendStatus PacketEndpoint::Send(const OutgoingPacket& packet) {
       state_ == EndpointRunState::kFaulted) {
     return SendStatus::kClosed;
   }
+  if (!FitsLocked(packet.extension.size(), packet.payload.size())) {
+    return SendStatus::kTooLarge;
+  }
   const uint64_t total =
       PacketRingBytes(ringbuffer::kDescriptorBytes + packet.extension.size(),
                       packet.payload.size());
-  if (total > ringbuffer::MaxSendRingBytes(outgoing_.ring().data_bytes) ||
-      packet.extension.size() % 8 != 0) {
-    return SendStatus::kTooLarge;
-  }
   PacketHeader header;
   header.type = packet.type;
   if (packet.wants_completion) {
@@ -219,9 +242,7 @@ SendStatus PacketEndpoint::Send(const OutgoingPacket& packet) {
   }
   if (result == WriteResult::kFull && packet.may_queue &&
       queue_.size() < limits_.max_queued) {
-    queue_.push_back({header,
-                      {packet.extension.begin(), packet.extension.end()},
-                      {packet.payload.begin(), packet.payload.end()}});
+    PushQueueLocked(header, packet.extension, packet.payload);
     return SendStatus::kOk;
   }
   uint64_t tag;
@@ -243,6 +264,7 @@ void PacketEndpoint::Flush() {
   {
     absl::MutexLock lock(&mu_);
     SettleLocked(&after);
+    LeaveLocked(&after);
   }
   Do(after);
 }
@@ -253,24 +275,23 @@ void PacketEndpoint::Flush() {
 // room by reading what it can see.
 void PacketEndpoint::SettleLocked(Afterwards* after) {
   if (batches_ != 0 || !flows()) return;
-  bool armed = false;
   while (true) {
-    if (outgoing_.Publish()) {
-      after->ring = true;
+    if (outgoing_.Publish() && !std::exchange(after->ring, true)) {
       ++counters_.doorbells_rung;
     }
-    const bool wrote = WriteQueueLocked();
+    const bool wrote = WriteQueueLocked(after);
     if (!flows()) return;
     if (wrote) continue;
     const uint64_t wanted = WantedRoomLocked();
-    if (wanted == 0 || armed) return;
-    armed = !outgoing_.ArmPendingSend(wanted);
+    // Once the request stands, the peer signals; to write again here would
+    // withdraw it.
+    if (wanted == 0 || !outgoing_.ArmPendingSend(wanted)) return;
+    if (outgoing_.fault() != ringbuffer::RingFault::kNone) break;
     if (queue_.empty()) {
       // A refused sender waits: it is told by the polling thread.
-      if (!armed) after->work = after->room = true;
+      after->room = true;
       return;
     }
-    if (outgoing_.fault() != ringbuffer::RingFault::kNone) break;
   }
   FaultLocked(
       absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
@@ -287,7 +308,7 @@ uint64_t PacketEndpoint::WantedRoomLocked() const {
 }
 
 // Stages packets from the queue; true if at least one.
-bool PacketEndpoint::WriteQueueLocked() {
+bool PacketEndpoint::WriteQueueLocked(Afterwards* after) {
   bool wrote = false;
   while (!queue_.empty()) {
     const QueuedPacket& next = queue_.front();
@@ -300,6 +321,10 @@ bool PacketEndpoint::WriteQueueLocked() {
       return false;
     }
     ++counters_.packets_sent;
+    if (next.header.type == PacketType::kCompletion) {
+      --queued_replies_;
+      if (std::exchange(quota_blocked_, false)) after->work = true;
+    }
     queue_.pop_front();
     wrote = true;
   }
@@ -318,6 +343,7 @@ PacketEndpoint::BatchScope::~BatchScope() {
     absl::MutexLock lock(&endpoint_.mu_);
     --endpoint_.batches_;
     endpoint_.SettleLocked(&after);
+    endpoint_.LeaveLocked(&after);
   }
   endpoint_.Do(after);
 }
@@ -369,13 +395,28 @@ void PacketEndpoint::Fault(std::string_view reason) {
 void PacketEndpoint::FaultLocked(std::string_view reason) {
   if (state_ == EndpointRunState::kFaulted) return;
   state_ = EndpointRunState::kFaulted;
-  fault_reason_ = std::string(reason);
-  queue_.clear();
+  fault_reason_ = std::string(reason.substr(0, kMaxFaultReasonBytes));
+  is_fault_news_ = true;
+  ClearQueueLocked();
+}
+
+void PacketEndpoint::LeaveLocked(Afterwards* after) {
+  if (std::exchange(is_fault_news_, false)) after->work = true;
+  after->leaving = after->ring || after->work || after->room;
+  if (after->leaving) ++leaving_;
+}
+
+void PacketEndpoint::AwaitLeaversLocked() {
+  while (leaving_ != 0) left_.Wait(&mu_);
 }
 
 void PacketEndpoint::Do(const Afterwards& after) {
   if (after.ring) doorbell_->Ring(channel_id_);
-  if (after.work) events_->OnWork();
+  if (after.work || after.room) events_->OnWork();
+  if (after.leaving) {
+    absl::MutexLock lock(&mu_);
+    if (--leaving_ == 0) left_.SignalAll();
+  }
   if (after.end) delete this;
 }
 

@@ -52,6 +52,13 @@ class BasicUntrustedBytes {
 
   uint32_t size() const { return size_; }
 
+  // Copies the eight bytes at `offset`, which must be below size() - 7.
+  uint64_t Load64(uint32_t offset) const {
+    uint64_t value;
+    access_.CopyFrom(&value, data_ + offset, sizeof(value));
+    return value;
+  }
+
   // Copies the first min(size(), to.size()) bytes; returns how many.
   size_t CopyTo(absl::Span<std::byte> to) const {
     const size_t bytes = to.size() < size_ ? to.size() : size_;

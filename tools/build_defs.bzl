@@ -107,7 +107,8 @@ def ferry_proto(name, src, deps = [], visibility = None):
         name = name + "_gen",
         srcs = [src] + [d + "_src" for d in deps],
         outs = [base + ".pb.h", base + ".pb.cc"],
-        cmd = "/usr/bin/protoc --proto_path=. --cpp_out=$(GENDIR) $(location %s)" % src,
+        cmd = ("/usr/bin/protoc --proto_path=. --cpp_out=$(GENDIR) " +
+               "$(location %s)" % src),
     )
     native.filegroup(
         name = name + "_src",
@@ -123,4 +124,22 @@ def ferry_proto(name, src, deps = [], visibility = None):
         strip_include_prefix = "/",
         deps = deps + ["@system//:protobuf"],
         visibility = visibility,
+    )
+
+def ferry_program_test(
+        name,
+        srcs,
+        deps = [],
+        args = [],
+        size = "small",
+        **kwargs):
+    """A program with its own main() as a test: it passes by exiting with 0."""
+    native.cc_test(
+        name = name,
+        srcs = srcs,
+        size = size,
+        args = args,
+        copts = WARNINGS,
+        deps = deps,
+        **kwargs
     )

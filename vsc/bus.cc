@@ -23,6 +23,13 @@ void Bus::AddDriver(const Guid& interface_type, Driver* driver) {
   drivers_.push_back({interface_type, driver});
 }
 
+EndpointCounters Bus::counters(const Driver* driver) const {
+  for (const auto& [id, channel] : channels_) {
+    if (&channel->driver() == driver) return channel->endpoint().counters();
+  }
+  return EndpointCounters();
+}
+
 void Bus::Note(const absl::Status& status) {
   if (status_.ok()) status_ = status;
 }
@@ -55,7 +62,11 @@ void Bus::OnOffer(const ClientOffer& offer) {
                                                  doorbell_, &ready_);
     const absl::Status status = StartOpen(*channel);
     Note(status);
-    if (status.ok()) channels_[offer.channel_id] = std::move(channel);
+    if (status.ok()) {
+      channels_[offer.channel_id] = std::move(channel);
+    } else {
+      each.is_bound = false;
+    }
     return;
   }
 }
@@ -78,6 +89,16 @@ absl::Status Bus::StartOpen(RingChannel& channel) {
 void Bus::OnGpadlCreated(ChannelId id, GpadlId gpadl, uint32_t status) {
   RingChannel* const channel = Find(id);
   if (channel == nullptr || channel->ring_gpadl != gpadl) return;
+  channel->has_gpadl = status == 0;
+  if (channel->is_closing) {
+    // Taken back before the host had answered.
+    if (status == 0) {
+      Note(connection_.TeardownGpadl(gpadl));
+    } else {
+      Forget(id);
+    }
+    return;
+  }
   absl::Status result =
       status == 0 ? AttachAndOpen(*channel)
                   : absl::UnavailableError(absl::StrCat(
@@ -151,15 +172,14 @@ void Bus::StartClose(RingChannel& channel) {
   if (std::exchange(channel.is_closing, true)) return;
   channel.endpoint().Detach();
   if (std::exchange(channel.is_open, false)) channel.driver().OnClosed();
-  Note(connection_.TeardownGpadl(channel.ring_gpadl));
+  // Else it follows in OnGpadlCreated.
+  if (channel.has_gpadl) Note(connection_.TeardownGpadl(channel.ring_gpadl));
 }
 
 void Bus::OnGpadlTorndown(ChannelId id, GpadlId gpadl) {
   RingChannel* const channel = Find(id);
   if (channel == nullptr || channel->ring_gpadl != gpadl) return;
-  const bool rescinded = channel->is_rescinded;
   Forget(id);
-  if (rescinded) Note(connection_.ReleaseRelid(id));
 }
 
 void Bus::OnRescind(ChannelId id) {
@@ -173,6 +193,8 @@ void Bus::OnRescind(ChannelId id) {
 }
 
 void Bus::OnUnloaded() {
+  // The host has forgotten its numbers already.
+  for (const auto& [id, channel] : channels_) channel->is_rescinded = false;
   while (!channels_.empty()) Forget(channels_.begin()->first);
 }
 
@@ -185,6 +207,7 @@ void Bus::Forget(ChannelId id) {
   channel->endpoint().Detach();
   if (std::exchange(channel->is_open, false)) channel->driver().OnClosed();
   pages_->Free(channel->ring);
+  if (channel->is_rescinded) Note(connection_.ReleaseRelid(id));
   for (Registration& each : drivers_) {
     if (each.is_bound && each.channel == id) each.is_bound = false;
   }

@@ -84,6 +84,8 @@ class Bus final : private ClientEvents {
   void PopOutgoing() { connection_.PopOutgoing(); }
 
   const ClientConnection& connection() const { return connection_; }
+  // Of a driver's open channel; zeroes when it has none.
+  EndpointCounters counters(const Driver* driver) const;
   // The first thing that went wrong while connecting or opening, for people.
   const absl::Status& status() const { return status_; }
 

@@ -44,6 +44,7 @@ class RingChannel final : public ClientChannel, private EndpointEvents {
   // Ring memory; freed by the bus when the host has let go of it.
   PageRun ring;
   GpadlId ring_gpadl{};
+  bool has_gpadl = false;   // the host has confirmed it
   bool is_open = false;     // the driver has been told
   bool is_closing = false;  // the ring's GPADL is being torn down
   bool is_rescinded = false;

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -58,7 +59,31 @@ void Bus::AddChannel(OfferId offer, Device* device) {
 }
 
 absl::Status Bus::Rescind(OfferId offer) {
-  return connection_->RescindOffer(offer);
+  const absl::Status status = connection_->RescindOffer(offer);
+  if (!status.ok()) return status;
+  rescinding_.push_back(offer);
+  WakeUp();
+  return status;
+}
+
+// Channels of rescinded offers end here: never within an event of their own.
+void Bus::DropRescinded() {
+  const auto is_gone = [this](OfferId offer) {
+    ServerChannel* const channel = Find(offer);
+    const std::optional<OfferInfo> info = connection_->FindOffer(offer);
+    if (info.has_value() && IsActive(info->state)) return false;
+    const auto by_id =
+        channels_by_id_.find(static_cast<uint32_t>(channel->channel_id_));
+    // The number may be another offer's by now.
+    if (by_id != channels_by_id_.end() && by_id->second == channel) {
+      channels_by_id_.erase(by_id);
+    }
+    channels_.erase(offer);
+    return true;
+  };
+  rescinding_.erase(
+      std::remove_if(rescinding_.begin(), rescinding_.end(), is_gone),
+      rescinding_.end());
 }
 
 absl::Status Bus::HandleMessage(absl::Span<const std::byte> payload,
@@ -81,9 +106,40 @@ void Bus::OnOpenRequested(OfferId offer, const OpenRequest& request,
                                   : OpenChannel(*channel, request, ring);
   (void)connection_->OpenCompleted(offer,
                                    opened.ok() ? 0 : kStatusUnsuccessful);
-  if (!opened.ok()) return;
-  channel->device_->OnStarted();
-  if (!suspended_) channel->endpoint_->Start();
+  // The device may have closed the channel from inside OnOpened.
+  if (!opened.ok() || !channel->is_up_) return;
+  if (!suspended_) StartDevice(*channel);
+}
+
+void Bus::StartDevice(ServerChannel& channel) {
+  if (!std::exchange(channel.is_started_, true)) channel.device_->OnStarted();
+  channel.endpoint_->Thaw();
+  channel.endpoint_->Start();
+  Reissue(channel);
+}
+
+// Not before the restore is final: until then the old owner may go on, and
+// what a device begins cannot be taken back.
+void Bus::Reissue(ServerChannel& channel) {
+  if (channel.reissue_.empty()) return;
+  std::vector<IncomingPacket> packets = std::exchange(channel.reissue_, {});
+  const ServerChannel::BatchScope batch(channel);
+  for (IncomingPacket& packet : packets) {
+    channel.device_->ProcessPacket(std::move(packet));
+  }
+  channel.device_->ProcessingComplete(packets.size());
+}
+
+void Bus::StopDevice(ServerChannel& channel) {
+  if (std::exchange(channel.is_started_, false)) channel.device_->OnSuspend();
+}
+
+// The channel is no longer there for its device.
+void Bus::TakeDown(ServerChannel& channel) {
+  if (channel.is_up_) StopDevice(channel);
+  channel.endpoint_->Detach();
+  channel.reissue_.clear();
+  if (std::exchange(channel.is_up_, false)) channel.device_->OnClosed();
 }
 
 absl::Status Bus::OpenChannel(ServerChannel& channel,
@@ -97,7 +153,11 @@ absl::Status Bus::OpenChannel(ServerChannel& channel,
   if (!status.ok()) return status;
   channel.fault_reported_ = false;
   status = channel.device_->OnOpened(channel, request.user_data);
-  if (!status.ok()) channel.endpoint_->Detach();
+  if (status.ok()) {
+    channel.is_up_ = true;
+  } else {
+    channel.endpoint_->Detach();
+  }
   return status;
 }
 
@@ -107,9 +167,7 @@ void Bus::OnCloseRequested(OfferId offer) {
     (void)connection_->CloseCompleted(offer);
     return;
   }
-  channel->device_->OnSuspend();
-  channel->endpoint_->Detach();
-  channel->device_->OnClosed();
+  TakeDown(*channel);
   channel->closing_ = true;
   FinishClose(*channel);
 }
@@ -137,6 +195,10 @@ void Bus::OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) {
 
 void Bus::OnChannelWork(ServerChannel& channel) {
   ready_.Set(static_cast<uint32_t>(channel.channel_id_));
+  WakeUp();
+}
+
+void Bus::WakeUp() {
   const uint64_t one = 1;
   // A full counter is as good as a write.
   (void)!write(wake_.get(), &one, sizeof(one));
@@ -146,6 +208,7 @@ bool Bus::Poll() {
   uint64_t count;
   (void)!read(wake_.get(), &count, sizeof(count));
   if (frozen_) return false;
+  if (!rescinding_.empty()) DropRescinded();
   bool more = false;
   ready_.Take([this, &more](uint32_t channel_id) {
     if (PollChannel(channel_id)) {
@@ -180,17 +243,17 @@ void Bus::Suspend() {
   for (const auto& [offer, channel] : channels_) {
     if (channel->endpoint_->run_state() != EndpointRunState::kActive) continue;
     channel->endpoint_->Suspend();
-    channel->device_->OnSuspend();
+    StopDevice(*channel);
   }
 }
 
 bool Bus::IsQuiescent() const {
   for (const auto& [offer, channel] : channels_) {
-    if (IsOpen(*channel) &&
-        channel->device_->incoming_policy() == IncomingPolicy::kDrain &&
-        channel->endpoint_->outstanding() != 0) {
-      return false;
-    }
+    const bool drains =
+        channel->closing_ ||
+        (IsOpen(*channel) &&
+         channel->device_->incoming_policy() == IncomingPolicy::kDrain);
+    if (drains && channel->endpoint_->outstanding() != 0) return false;
   }
   return true;
 }
@@ -214,11 +277,11 @@ void Bus::Thaw() {
         channel->endpoint_->run_state() != EndpointRunState::kSuspended) {
       continue;
     }
-    channel->device_->OnStarted();
-    channel->endpoint_->Thaw();
-    channel->endpoint_->Start();
+    StartDevice(*channel);
     ready_.Set(static_cast<uint32_t>(channel->channel_id_));
   }
+  // Also without a channel: messages may wait for the guest.
+  WakeUp();
 }
 
 void Bus::Start() {
@@ -227,8 +290,16 @@ void Bus::Start() {
   // A signal sent while nobody served may be lost, in either direction; one
   // too many is allowed.
   for (const auto& [offer, channel] : channels_) {
-    if (channel->endpoint_->run_state() != EndpointRunState::kActive) continue;
-    doorbell_->Ring(static_cast<uint32_t>(channel->channel_id_));
+    switch (channel->endpoint_->run_state()) {
+      case EndpointRunState::kActive:
+        doorbell_->Ring(static_cast<uint32_t>(channel->channel_id_));
+        break;
+      case EndpointRunState::kFaulted:  // is reported at the next Poll()
+        ready_.Set(static_cast<uint32_t>(channel->channel_id_));
+        break;
+      default:
+        break;
+    }
   }
 }
 

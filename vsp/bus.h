@@ -93,8 +93,8 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
 
   // Offers a channel; errors as ServerConnection::AddOffer.
   absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device);
-  // Takes an offer back; the device is closed first if it is open, and is not
-  // called any more once the guest has let go.
+  // Takes an offer back; the device is closed first if it is open.  It is not
+  // called any more, and may end, once channel() gives null.
   absl::Status Rescind(OfferId offer);
 
   // -- What the guest does ---------------------------------------------------
@@ -127,7 +127,9 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   // No more packets are taken; completions still reach the guest.
   void Suspend();
   // True once every channel whose device drains (IncomingPolicy::kDrain) has
-  // nothing in flight.  Poll() meanwhile.
+  // nothing in flight, and no device holds packets of a channel that the guest
+  // closed: their memory is the guest's again once the next owner says so.
+  // Poll() meanwhile.
   bool IsQuiescent() const;
   // Nothing is published from here on.
   void Freeze();
@@ -177,7 +179,13 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   absl::Status OpenChannel(ServerChannel& channel, const OpenRequest& request,
                            const GpadlView& ring);
   bool PollChannel(uint32_t channel_id);
+  void StartDevice(ServerChannel& channel);
+  void StopDevice(ServerChannel& channel);
+  void Reissue(ServerChannel& channel);
+  void TakeDown(ServerChannel& channel);
   void FinishClose(ServerChannel& channel);
+  void DropRescinded();
+  void WakeUp();
   bool IsOpen(const ServerChannel& channel) const;
 
   // bus_persist.cc
@@ -196,6 +204,7 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   std::unique_ptr<ServerConnection> connection_;
   std::map<OfferId, std::unique_ptr<ServerChannel>> channels_;
   std::map<uint32_t, ServerChannel*> channels_by_id_;
+  std::vector<OfferId> rescinding_;
   ReadyChannels ready_;
   bool suspended_ = false;
   bool frozen_ = false;

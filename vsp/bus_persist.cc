@@ -15,6 +15,7 @@
 #include "ferrybus/channel/ring_pair.h"
 #include "ferrybus/channel/server_connection_persist.h"
 #include "ferrybus/savestate/frame.h"
+#include "ferrybus/savestate/proto_limits.h"
 #include "ferrybus/savestate/size_negotiation.h"
 #include "ferrybus/vsp/bus.h"
 
@@ -48,8 +49,9 @@ absl::StatusOr<std::string> Bus::Save() {
   }
   if (!IsQuiescent()) {
     return absl::FailedPreconditionError(
-        "save: a device whose policy is kDrain still has packets in flight; "
-        "Poll() until IsQuiescent() before Freeze()");
+        "save: a device whose policy is kDrain, or whose channel was closed, "
+        "still has packets in flight; Poll() until IsQuiescent() before "
+        "Freeze()");
   }
   savestate::FrameWriter writer("ferrybus vsp::Bus");
   writer.AddSection(kConnectionSection, 0, kConnectionVersion,
@@ -68,9 +70,11 @@ absl::StatusOr<std::string> Bus::Save() {
 
 absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   Device& device = *channel.device_;
-  const auto save_blob = [&device](
-                             const PacketInfo* packet,
+  const auto save_blob = [&](const PacketInfo* packet,
                              uint64_t tag) -> absl::StatusOr<std::string> {
+    if (packet != nullptr && channel.WaitsForReissue(*packet)) {
+      return std::string();  // the device has not seen it yet
+    }
     return savestate::NegotiateSize(
         {.dialect = savestate::SizingDialect::kKmcl},
         packet != nullptr ? "incoming packet" : "awaiting packet",
@@ -86,7 +90,19 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   absl::StatusOr<std::string> state = device.SaveDevice();
   if (!state.ok()) return state.status();
   snapshot.device_state = *std::move(state);
-  return SaveChannelSnapshot(snapshot);
+  std::string body = SaveChannelSnapshot(snapshot);
+  // What cannot be restored must not pass for saved.
+  const uint64_t bytes_max = savestate::ProtoLimits().bytes_max;
+  if (body.empty() || body.size() > bytes_max) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        savestate::DescribeSection(kChannelSection,
+                                   static_cast<uint64_t>(channel.channel_id_)),
+        " would have ", body.size(),
+        " bytes (0: too many to count), a restore "
+        "takes ",
+        bytes_max, "; let the device save less for each packet"));
+  }
+  return body;
 }
 
 // -- Restore
@@ -164,11 +180,7 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
   const absl::Status status = bus->RestoreChannels(*plan);
   if (status.ok()) return bus;
   // Devices let go of what they were given.
-  for (const auto& [offer, channel] : bus->channels_) {
-    if (plan->channels.count(offer) == 0) continue;
-    channel->endpoint_->Detach();
-    channel->device_->OnClosed();
-  }
+  for (const auto& [offer, channel] : bus->channels_) bus->TakeDown(*channel);
   return status;
 }
 
@@ -204,6 +216,7 @@ absl::Status Bus::RestoreChannel(ServerChannel& channel,
   absl::Status status =
       channel.device_->OnRestored(channel, AsBytes(snapshot.device_state));
   if (!status.ok()) return status;
+  channel.is_up_ = true;
   for (const EndpointState::Awaiting& packet : snapshot.endpoint.awaiting) {
     status = channel.device_->RestoreAwaiting(packet.tag, AsBytes(packet.blob));
     if (!status.ok()) return status;
@@ -212,6 +225,11 @@ absl::Status Bus::RestoreChannel(ServerChannel& channel,
       snapshot.endpoint, *std::move(rings),
       static_cast<uint32_t>(channel.channel_id_),
       [&channel](IncomingPacket packet, absl::Span<const std::byte> blob) {
+        if (channel.device_->incoming_policy() == IncomingPolicy::kReissue &&
+            blob.empty()) {
+          channel.reissue_.push_back(std::move(packet));
+          return absl::OkStatus();
+        }
         return channel.device_->RestorePacket(std::move(packet), blob);
       });
 }

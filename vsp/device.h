@@ -14,7 +14,8 @@
 //
 // Order per channel: OnOpened, OnStarted, ProcessPacket*, OnSuspend,
 // OnClosed.  After a restore OnRestored replaces OnOpened, then RestorePacket
-// once for each saved packet in its saved order, then OnStarted.
+// once for each saved packet in its saved order, then, when the restore is
+// final, OnStarted.
 //
 // Trust: payloads were copied out of shared memory and can no longer change;
 // guest buffers can.
@@ -52,9 +53,9 @@ enum class IncomingPolicy {
   // The device's SavePacket blob says how far it came; RestorePacket goes on
   // from there.
   kResume,
-  // The packet itself is saved and delivered again.  Only for requests that
-  // may run twice; the old owner's backend must be fenced first
-  // (docs/DESIGN.md, "fencing").
+  // The packet itself is saved, and delivered again once the restore is final.
+  // Only for requests that may run twice; the old owner's backend must be
+  // fenced first (docs/DESIGN.md, "Fencing").
   kReissue,
 };
 
@@ -129,13 +130,17 @@ class Device {
     return absl::OkStatus();
   }
   // One packet in flight again, with the blob SavePacket wrote.  The device
-  // takes the handle and completes it later.  A failure refuses the restore:
+  // takes the handle and completes it later; it begins no work before
+  // OnStarted, since the restore may still be refused.  A failure refuses it:
   // nothing has been sent by then.
+  //
+  // Packets of a kReissue device without a blob do not come here: they are
+  // given to ProcessPacket after OnStarted.
   virtual absl::Status RestorePacket(IncomingPacket packet,
                                      absl::Span<const std::byte> blob) {
-    (void)blob;
-    ProcessPacket(std::move(packet));
-    return absl::OkStatus();
+    (void)packet, (void)blob;
+    return absl::UnimplementedError(
+        "the device saved packets in flight, but has no RestorePacket");
   }
 };
 

@@ -42,7 +42,7 @@ class HostPort {
   // Becomes readable when Pump() has something to do; the bus's own wake_fd
   // is to be waited on as well.
   std::array<int, 2> wait_fds() const {
-    return {receiver_.wait_fd(), messages_.wait_fd()};
+    return {receiver_.wait_fd(), wait_messages_.get()};
   }
 
   // Carries messages and signals both ways and polls the bus once.  True: call
@@ -57,9 +57,10 @@ class HostPort {
 
  private:
   HostPort(Port port, std::unique_ptr<MemfdGuestMemory> memory,
-           SignalPage signals);
+           SignalPage signals, UniqueFd wait_messages);
   void ReceiveMessages(Bus& bus);
   bool SendMessages(Bus& bus);
+  void WaitFor(uint32_t events);
 
   Port port_;
   std::unique_ptr<MemfdGuestMemory> memory_;
@@ -67,6 +68,10 @@ class HostPort {
   SignalSender sender_;
   SignalReceiver receiver_;
   MessageSocket messages_;
+  // An epoll instance on the message socket: ready when messages can be taken,
+  // or sent if some wait.
+  UniqueFd wait_messages_;
+  uint32_t waiting_for_ = 0;
   bool peer_gone_ = false;
   uint64_t refused_messages_ = 0;
   absl::Status last_refusal_;

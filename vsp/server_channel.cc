@@ -22,4 +22,11 @@ ServerChannel::~ServerChannel() {
   PacketEndpoint::Retire(std::move(endpoint_));
 }
 
+bool ServerChannel::WaitsForReissue(const PacketInfo& packet) const {
+  for (const IncomingPacket& waiting : reissue_) {
+    if (waiting.info().slot == packet.slot) return true;
+  }
+  return false;
+}
+
 }  // namespace ferrybus::vsp

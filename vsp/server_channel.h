@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ferrybus/channel/packet_endpoint.h"
 #include "ferrybus/channel/server_connection_types.h"
@@ -78,13 +79,19 @@ class ServerChannel final : private EndpointEvents {
   void OnRoom() override {}
   void OnWork() override { wake_->OnChannelWork(*this); }
 
+  bool WaitsForReissue(const PacketInfo& packet) const;
+
   const OfferId offer_;
   const ChannelId channel_id_;
   Device* const device_;
   Wake* const wake_;
   std::unique_ptr<PacketEndpoint> endpoint_;
+  bool is_up_ = false;       // the device was told OnOpened or OnRestored
+  bool is_started_ = false;  // ... and OnStarted
   // The bus owes the connection a CloseCompleted once nothing is in flight.
   bool closing_ = false;
+  // Restored packets that the device gets again when it starts.
+  std::vector<IncomingPacket> reissue_;
   bool fault_reported_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include "ferrybus/channel/transport/message_socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cstring>
@@ -72,6 +73,16 @@ absl::StatusOr<SocketMessage> Decode(absl::Span<const std::byte> bytes) {
   return message;
 }
 
+// What recv says is 0 both for the end and for a message of no bytes.
+bool PeerClosed(int fd) {
+  pollfd poll_fd = {fd, POLLIN, 0};
+  if (poll(&poll_fd, 1, 0) <= 0 || (poll_fd.revents & POLLHUP) == 0) {
+    return false;
+  }
+  std::byte next;
+  return recv(fd, &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK) <= 0;
+}
+
 }  // namespace
 
 size_t EncodeToHost(uint32_t connection_id, absl::Span<const std::byte> payload,
@@ -105,7 +116,9 @@ absl::StatusOr<SocketMessage> MessageSocket::Receive() {
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
     return absl::UnavailableError("no message");
   }
-  if (got <= 0) return absl::AbortedError("the peer closed its socket");
+  if (got < 0 || (got == 0 && PeerClosed(fd_))) {
+    return absl::AbortedError("the peer closed its socket");
+  }
   const absl::Span<const std::byte> all(bytes.data(), static_cast<size_t>(got));
   return role_ == Role::kHost ? DecodeToHost(all) : DecodeToGuest(all);
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <bit>
@@ -79,9 +80,12 @@ void SignalSender::Ring(uint32_t channel_id) {
 bool SignalReceiver::Take(
     absl::FunctionRef<void(uint32_t channel_id)> signalled) {
   uint64_t count;
+  iovec data = {&count, sizeof(count)};
   // Cleared before the bits are taken: a bit set in between finds the eventfd
   // written again, which costs an empty round, never a lost one.
-  (void)!read(eventfd_, &count, sizeof(count));
+  //
+  // RWF_NOWAIT: whether the descriptor blocks is for the peer to switch, too.
+  (void)!preadv2(eventfd_, &data, 1, -1, RWF_NOWAIT);
   bool any = false;
   for (uint32_t i = 0; i < kWords; ++i) {
     // [L1] relaxed: a look; the exchange below decides.

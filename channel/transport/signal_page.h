@@ -17,7 +17,9 @@
 // Ordering: what was stored before Ring() is visible after the Take() that
 // reports it.
 // Trust: the peer can set any bit at any time; that costs one poll of that
-// channel, or nothing if there is no such channel.
+// channel, or nothing if there is no such channel.  One thing it can do with an
+// eventfd: switch it to blocking and keep it full, so that Ring() waits.  A
+// host that serves peers it does not trust on one thread gives each its own.
 
 #ifndef FERRYBUS_CHANNEL_TRANSPORT_SIGNAL_PAGE_H_
 #define FERRYBUS_CHANNEL_TRANSPORT_SIGNAL_PAGE_H_

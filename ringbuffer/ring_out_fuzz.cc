@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+//
+// The producer against a peer that changes the control page between any two
+// fetches.  Each call's outcome, and each packet's bytes, are compared with
+// the model (testing/checked_ring.h).
+//
+// Input:
+//   @0 u8   data pages - 1 (two bits)
+//   @1 u16  write_index / 4, @3 u16 read_index / 4
+//   @5      the peer's script, with a length byte before it
+//   then    calls, a byte each, some with operands
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/types/span.h"
+#include "ferrybus/ringbuffer/testing/checked_ring.h"
+#include "ferrybus/ringbuffer/testing/mutating_access.h"
+#include "ferrybus/ringbuffer/testing/test_ring.h"
+#include "ferrybus/ringbuffer/wire.h"
+
+namespace {
+
+using ferrybus::ringbuffer::kReadIndexOffset;
+using ferrybus::ringbuffer::kWriteIndexOffset;
+using ferrybus::ringbuffer::testing::CheckedProducer;
+using ferrybus::ringbuffer::testing::ModelPacket;
+using ferrybus::ringbuffer::testing::Pattern;
+using ferrybus::ringbuffer::testing::RingMutator;
+using ferrybus::ringbuffer::testing::TestRing;
+
+using Input = absl::Span<const uint8_t>;
+
+uint8_t Take(Input* input) {
+  if (input->empty()) return 0;
+  const uint8_t byte = (*input)[0];
+  input->remove_prefix(1);
+  return byte;
+}
+
+uint32_t TakeIndex(Input* input) {
+  const uint32_t low = Take(input);
+  return (low + Take(input) * 256u) * 4;
+}
+
+// Rings are made once: a map call for each input would be most of the work.
+TestRing* RingOf(uint32_t pages) {
+  static TestRing* const rings[] = {new TestRing(4096), new TestRing(8192),
+                                    new TestRing(12288), new TestRing(16384)};
+  return rings[pages - 1];
+}
+
+// One packet, its parts chosen by two bytes.
+ModelPacket TakePacket(uint8_t call, Input* input) {
+  const uint8_t shape = Take(input);
+  ModelPacket packet;
+  packet.type = shape % 2 == 0 ? 6 : 9;
+  packet.flags = shape / 2 % 2;
+  packet.transaction_id = shape;
+  packet.extension = Pattern(shape % 2 * (8 + shape / 4 % 8 * 8), shape);
+  packet.payload = Pattern(size_t{call} * (shape < 8 ? 20 : 1), call);
+  return packet;
+}
+
+void Run(Input input, TestRing* ring, CheckedProducer* producer) {
+  while (!input.empty() && producer->error().empty()) {
+    const uint8_t call = Take(&input);
+    switch (call % 8) {
+      case 0:
+        producer->Publish();
+        break;
+      case 1:
+        if (!producer->has_unpublished()) {
+          producer->Arm(TakeIndex(&input));
+        }
+        break;
+      case 2:
+        // The peer reads everything.
+        ring->set_word(kReadIndexOffset, ring->word(kWriteIndexOffset));
+        break;
+      default:
+        producer->Write(TakePacket(call, &input));
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size_bytes) {
+  Input input(data, size_bytes);
+  TestRing* const ring = RingOf(1 + Take(&input) % 4);
+  const uint32_t write_index = TakeIndex(&input);
+  const uint32_t read_index = TakeIndex(&input);
+  ring->ZeroControlPage();
+  ring->SetIndices(write_index, read_index);
+  const size_t script_bytes = Take(&input);
+  const Input script = input.subspan(0, script_bytes);
+  input.remove_prefix(script.size());
+  RingMutator mutator(ring->view(), script);
+  mutator.set_changes_data(false);
+  CheckedProducer producer(ring, &mutator);
+  Run(input.subspan(0, 4096), ring, &producer);
+  if (!producer.error().empty()) {
+    std::fprintf(stderr, "ring_out_fuzz: %s\n", producer.error().c_str());
+    std::abort();
+  }
+  return 0;
+}

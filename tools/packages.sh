@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# The Debian 12 packages that the tree needs, each with the reason: the only
+# list of them.  `ferry` reads it; packages that another one pulls in are not
+# named, unless the tree uses them itself.
+
+# To build, test, run the demo and the benchmarks.
+# shellcheck disable=SC2034
+FERRY_PACKAGES="
+bazel-bootstrap           the build tool, Bazel 4.2.3
+bazel-rules-java          Bazel's own rules load it
+bazel-rules-proto         Bazel's own rules load it
+bazel-skylib              Bazel's own rules load it
+bazel-platforms           Bazel's own rules load it
+g++                       the compiler
+libabsl-dev               Abseil: status, spans, hash maps
+libprotobuf-dev           Protobuf: the sections of the saved state
+protobuf-compiler         generates the code for them
+libgtest-dev              GoogleTest
+libgmock-dev              GoogleMock
+libbenchmark-dev          Google Benchmark
+liburing-dev              asynchronous disk I/O of the storage device
+libisal-dev               fast CRC32C of the saved state
+libssl-dev                SHA-256 of the checkpoint manifest
+libext2fs-dev             the demo reads its disk's file system
+comerr-dev                libext2fs needs it to link
+e2fsprogs                 the demo makes and checks file systems
+libreaderwriterqueue-dev  a peer that the ring benchmark measures beside us
+nlohmann-json3-dev        JSON of the command line tools
+libcli11-dev              arguments of the command line tools
+python3                   lint, reports
+"
+
+# To run the checks as well.
+# shellcheck disable=SC2034
+FERRY_CHECK_PACKAGES="
+clang                     second compiler: layering, fuzzing
+clang-format              the code's layout
+clang-tidy                static analysis
+libclang-rt-14-dev        clang's sanitizers and libFuzzer
+"
