@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A check that stays on: for mistakes of the program itself (ours or the
-// embedder's), never for anything a guest, a file or a peer can cause.
+// embedder's), never for anything a guest, a file or a peer can cause.  Prints
+// where and what, then aborts.
 
 #ifndef FERRYBUS_CHANNEL_CHECK_H_
 #define FERRYBUS_CHANNEL_CHECK_H_

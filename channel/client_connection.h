@@ -199,6 +199,9 @@ class ClientConnection {
     bool is_modifying = false;
   };
 
+  static absl::Status NoSuchChannel(ChannelId channel);
+  static absl::Status WrongState(const char* what, ChannelId channel,
+                                 ClientChannelState state);
   ProtocolContext protocol() const;
   void Forget();
   void SendContact();

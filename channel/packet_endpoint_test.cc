@@ -22,7 +22,7 @@ EndpointPairOptions WithHost(const EndpointLimits& limits) {
   return options;
 }
 
-// doc:PK1
+// doc:KP10
 TEST(PacketEndpointTest, RequestIsAnsweredWithItsTag) {
   EndpointPair pair;
   ASSERT_EQ(pair.guest.Request(Numbered(7), 70), SendStatus::kOk);

@@ -192,9 +192,8 @@ class ServerConnection {
   absl::StatusOr<ChannelId> FreeChannelId() const;
   absl::StatusOr<OfferId> ClaimOffer(Offer& offer, const OfferParams& params);
   void FinishRescind(Offer& offer);
-  void EraseOffer(OfferId id);
+  void ForgetOffer(OfferId id);
   void RescindUnclaimed(OfferId id);
-  void ForgetChannel(ChannelId channel_id);
 
   absl::Status Dispatch(const GuestMessage& message,
                         uint32_t message_connection);

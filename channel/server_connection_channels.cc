@@ -262,8 +262,7 @@ absl::Status ServerConnection::HandleRelidReleased(ChannelId channel_id) {
   if ((*offer)->state != State::kRescinded) {
     return WrongState("RELID_RELEASED", channel_id, (*offer)->state);
   }
-  ForgetChannel(channel_id);
-  EraseOffer((*offer)->id);
+  ForgetOffer((*offer)->id);
   return absl::OkStatus();
 }
 

@@ -129,7 +129,7 @@ void ServerConnection::FinishResetIfClosed() {
     if (IsActive(offer.state)) return;
     if (offer.state == ServerChannelState::kRescinded) gone.push_back(id);
   }
-  for (OfferId id : gone) EraseOffer(id);
+  for (OfferId id : gone) ForgetOffer(id);
   for (auto& [id, offer] : offers_) offer.is_offered = false;
   gpadls_.Clear();
   offers_requested_ = false;

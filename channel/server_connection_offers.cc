@@ -149,14 +149,7 @@ void ServerConnection::FinishRescind(Offer& offer) {
     Send(MessageType::kRescindChannelOffer, offer.channel_id);
     return;
   }
-  EraseOffer(offer.id);
-}
-
-void ServerConnection::EraseOffer(OfferId id) {
-  const auto found = offers_.find(id);
-  if (found == offers_.end()) return;
-  offers_by_channel_id_.erase(found->second.channel_id);
-  offers_.erase(found);
+  ForgetOffer(offer.id);
 }
 
 // A saved offer for which there is no device: nothing to ask for, and what
@@ -179,21 +172,25 @@ void ServerConnection::RescindUnclaimed(OfferId id) {
                                 .channel_id = offer.channel_id}) !=
       outgoing_.end();
   if (guest_has_not_seen_it) {
-    ForgetChannel(offer.channel_id);
-    EraseOffer(id);
+    ForgetOffer(id);
     return;
   }
   FinishRescind(offer);
 }
 
-// Drops GPADLs and unsent messages of a channel whose number becomes free.
-void ServerConnection::ForgetChannel(ChannelId channel_id) {
+// Forgets an offer with its GPADLs and unsent messages; its number is free.
+void ServerConnection::ForgetOffer(OfferId id) {
+  const auto found = offers_.find(id);
+  if (found == offers_.end()) return;
+  const ChannelId channel_id = found->second.channel_id;
   gpadls_.RemoveAllOfChannel(channel_id);
   outgoing_.erase(std::remove_if(outgoing_.begin(), outgoing_.end(),
                                  [channel_id](const OutgoingMessage& message) {
                                    return message.channel_id == channel_id;
                                  }),
                   outgoing_.end());
+  offers_by_channel_id_.erase(channel_id);
+  offers_.erase(found);
 }
 
 }  // namespace ferrybus

@@ -4,6 +4,9 @@
 
 // Plain values of the host side of a connection: what the owner configures,
 // offers and is told.  The state machine is in server_connection.h.
+//
+// Trust: OpenRequest and Contact are what a guest said; a handler gets them
+// only after the checks that their comments name, user data unchecked.
 
 #include <array>
 #include <cstddef>

@@ -219,6 +219,7 @@ TEST(FrameTest, RefusesOverlapsGapsAndLengthsBeyondTheFile) {
   }
 }
 
+// bad:S5
 TEST(FrameTest, RefusesUnknownFlagsReservedFieldsAndVersionZero) {
   const std::string file = ThreeSections();
   ExpectRefused(WithU32(file, kSecondEntry + kSectionFlagsOffset, 2),
@@ -226,7 +227,6 @@ TEST(FrameTest, RefusesUnknownFlagsReservedFieldsAndVersionZero) {
                 "\"two\" instance 5: unknown flags 0x2 at byte 164");
   ExpectRefused(WithU32(file, kSecondEntry + kReservedOffset, 1),
                 absl::StatusCode::kUnimplemented, "at byte 188");
-  // bad:S5
   ExpectRefused(WithU32(file, kFirstEntry + kSectionVersionOffset, 0),
                 absl::StatusCode::kInvalidArgument, "version 0 at byte 96");
 }

@@ -2,6 +2,9 @@
 //
 // The ClientChannel that vsc::Bus makes: a PacketEndpoint on the guest's side.
 // Internal to the bus; users see ClientChannel.
+//
+// Ownership: the bus owns it; it borrows the driver and the guest memory.
+// Thread safety: one thread, the bus's.
 
 #ifndef FERRYBUS_VSC_RING_CHANNEL_H_
 #define FERRYBUS_VSC_RING_CHANNEL_H_

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Interface type GUIDs of the devices that guests know (docs/WIRE_FORMAT.md).
+// Interface type GUIDs of the devices that guests know.
+//
+// A guest finds the driver for an offer by this GUID; the instance GUID beside
+// it tells devices of one type apart and is the embedder's choice.
 
 #ifndef FERRYBUS_CHANNEL_PROTOCOLS_DEVICE_CLASSES_H_
 #define FERRYBUS_CHANNEL_PROTOCOLS_DEVICE_CLASSES_H_

@@ -2,6 +2,7 @@
 //
 // A file descriptor with one owner, closed when the owner ends.
 //
+// Ownership: moving hands the descriptor on; Release() gives it up.
 // Thread safety: none of its own.
 
 #ifndef FERRYBUS_CHANNEL_TRANSPORT_UNIQUE_FD_H_

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // A channel that keeps what the storage client sent, for its tests.
+//
+// Answers nothing by itself: the test takes a request out and completes it.
+// Thread safety: none.
 
 #ifndef FERRYBUS_VSC_STORAGE_FAKE_CLIENT_CHANNEL_H_
 #define FERRYBUS_VSC_STORAGE_FAKE_CLIENT_CHANNEL_H_

@@ -2,6 +2,7 @@
 //
 // SRBs as Linux's hv_storvsc writes them, and what an answer to one means.
 //
+// Thread safety: pure functions.
 // Trust: an answer is the host's; whatever it says, it is read within bounds.
 
 #ifndef FERRYBUS_VSC_STORAGE_SRB_PACKET_H_

@@ -2,6 +2,8 @@
 //
 // Copies between private memory and a list of guest buffers.  The guest may
 // change those bytes at any time: what is copied in is used, never read again.
+//
+// Thread safety: pure functions.
 
 #ifndef FERRYBUS_VSP_STORAGE_GUEST_COPY_H_
 #define FERRYBUS_VSP_STORAGE_GUEST_COPY_H_

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Commands and expectations for tests of ScsiDisk.
+//
+// Builders give command descriptor blocks as an initiator sends them, wrong
+// ones included; expectations look at status, sense and data.
 
 #ifndef FERRYBUS_VSP_STORAGE_SCSI_DISK_TEST_UTIL_H_
 #define FERRYBUS_VSP_STORAGE_SCSI_DISK_TEST_UTIL_H_

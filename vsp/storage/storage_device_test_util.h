@@ -2,6 +2,8 @@
 //
 // A storage device on a disk in memory with a fake guest before it, and
 // expectations about its answers.
+//
+// Thread safety: none; one test, one thread.
 
 #ifndef FERRYBUS_VSP_STORAGE_STORAGE_DEVICE_TEST_UTIL_H_
 #define FERRYBUS_VSP_STORAGE_STORAGE_DEVICE_TEST_UTIL_H_

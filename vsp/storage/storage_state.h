@@ -2,6 +2,9 @@
 //
 // The storage device's saved state as checked plain data, between the live
 // device and the bytes of storage_state_persist.h.
+//
+// Trust: a value that came out of the parser was checked; one filled by hand
+// was not.
 
 #ifndef FERRYBUS_VSP_STORAGE_STORAGE_STATE_H_
 #define FERRYBUS_VSP_STORAGE_STORAGE_STATE_H_
