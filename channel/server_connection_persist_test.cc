@@ -118,6 +118,7 @@ TEST(ServerPersistTest, OffersAreSentOnlyOnceRequestedAfterRestore) {
   EXPECT_EQ(Drain(*restored->connection), host.Drain());
 }
 
+// bad:S17
 TEST(ServerPersistTest, ClaimsKeepIdsAndNewOffersGetNewOnes) {
   TestHost host;
   AddOffers(host.connection);
@@ -133,7 +134,6 @@ TEST(ServerPersistTest, ClaimsKeepIdsAndNewOffersGetNewOnes) {
   EXPECT_EQ(*connection.AddOffer(TestOffer(3)), OfferId{3});
   EXPECT_EQ(*connection.AddOffer(TestOffer(1)), OfferId{0});
   EXPECT_EQ(*connection.AddOffer(TestOffer(1, 1)), OfferId{2});
-  // bad:S17
   EXPECT_EQ(connection.AddOffer(TestOffer(1)).status().code(),
             StatusCode::kAlreadyExists);
   connection.FinishRestore();
