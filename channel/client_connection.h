@@ -153,7 +153,7 @@ class ClientConnection {
                                       absl::Span<const uint64_t> pages,
                                       uint32_t byte_count,
                                       uint32_t byte_offset);
-  absl::Status TeardownGpadl(GpadlId gpadl);
+  absl::Status TeardownGpadl(GpadlId id);
   absl::Status Open(ChannelId channel, const OpenParams& params);
   // There is no answer; the ring may still be read for a moment, until its
   // GPADL is torn down.

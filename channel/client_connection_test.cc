@@ -186,6 +186,25 @@ TEST(ClientContactTest, CopperNeedsALongResponseAndOnlyGrantsWhatWasAsked) {
   EXPECT_EQ(client.features(), kFeatureClientId);
 }
 
+TEST(ClientContactTest, DoesNotReadTheStateBeforeTwoFour) {
+  for (ProtocolVersion version :
+       {ProtocolVersion::kWin7, ProtocolVersion::kWin8}) {
+    RecordingClient events;
+    ClientConnectionOptions options;
+    options.versions = {version};
+    ClientConnection client(options, &events);
+    ASSERT_TRUE(client.Connect().ok());
+    const VersionResponseMessage message{.version_supported = 1,
+                                         .connection_state = 0xee};
+    ASSERT_TRUE(
+        client.HandleMessage(EncodeVersionResponse(message, version).bytes())
+            .ok());
+    EXPECT_EQ(client.phase(), version == ProtocolVersion::kWin7
+                                  ? ClientPhase::kConnected
+                                  : ClientPhase::kDisconnected);
+  }
+}
+
 TEST_F(ClientConnectionTest, TriesVersionsInOrder) {
   ASSERT_TRUE(client_.Connect().ok());
   std::vector<uint32_t> tried;

@@ -14,7 +14,6 @@
 //   constexpr Guid kScsi = GuidLiteral("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f");
 
 #include <array>
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -32,7 +31,10 @@ struct Guid {
   std::string ToString() const;
 
   friend constexpr bool operator==(const Guid&, const Guid&) = default;
-  friend constexpr auto operator<=>(const Guid&, const Guid&) = default;
+  // Byte by byte: an order, though not that of the printed form.
+  friend constexpr bool operator<(const Guid& a, const Guid& b) {
+    return a.bytes < b.bytes;
+  }
 
   template <typename H>
   friend H AbslHashValue(H h, const Guid& guid) {

@@ -214,13 +214,13 @@ absl::Status ServerConnection::Dispatch(const GuestMessage& message,
 
 // --- Lookups ----------------------------------------------------------------
 
-ServerConnection::Offer* ServerConnection::Find(OfferId offer) {
-  const auto found = offers_.find(offer);
+ServerConnection::Offer* ServerConnection::Find(OfferId id) {
+  const auto found = offers_.find(id);
   return found == offers_.end() ? nullptr : &found->second;
 }
 
-const ServerConnection::Offer* ServerConnection::Find(OfferId offer) const {
-  const auto found = offers_.find(offer);
+const ServerConnection::Offer* ServerConnection::Find(OfferId id) const {
+  const auto found = offers_.find(id);
   return found == offers_.end() ? nullptr : &found->second;
 }
 

@@ -88,7 +88,7 @@ class ServerConnection {
   //
   // NotFound: no such offer, or taken back already.  FailedPrecondition: a
   // primary channel whose sub-channels are still offered.
-  absl::Status RescindOffer(OfferId offer);
+  absl::Status RescindOffer(OfferId id);
 
   // While restoring: saved offers that no AddOffer has claimed yet.
   // FinishRestore takes them back.
@@ -103,11 +103,11 @@ class ServerConnection {
 
   // The device's answer to OnOpenRequested; status 0 is success.
   // FailedPrecondition: there was no such request.
-  absl::Status OpenCompleted(OfferId offer, uint32_t status);
+  absl::Status OpenCompleted(OfferId id, uint32_t status);
 
   // The device's answer to OnCloseRequested.  The channel is closed when its
   // pins are gone as well.  FailedPrecondition: there was no such request.
-  absl::Status CloseCompleted(OfferId offer);
+  absl::Status CloseCompleted(OfferId id);
 
   // Pins a GPADL of an open or opening channel, so that its memory may be
   // used.  The view is valid until the pin is released; each Acquire needs its
@@ -115,9 +115,9 @@ class ServerConnection {
   //
   // NotFound: the channel has no such GPADL.  FailedPrecondition: the channel
   // is not open, or the guest has torn the GPADL down.
-  absl::StatusOr<GpadlView> AcquireGpadl(OfferId offer, GpadlId gpadl);
+  absl::StatusOr<GpadlView> AcquireGpadl(OfferId offer_id, GpadlId gpadl_id);
   // NotFound: no such GPADL, or it is not pinned.
-  absl::Status ReleaseGpadl(OfferId offer, GpadlId gpadl);
+  absl::Status ReleaseGpadl(OfferId offer_id, GpadlId gpadl_id);
 
   // --- The guest's side ---------------------------------------------------
 
@@ -153,11 +153,11 @@ class ServerConnection {
   const Contact& contact() const { return contact_; }
   const ServerCounters& counters() const { return counters_; }
 
-  std::optional<OfferInfo> FindOffer(OfferId offer) const;
+  std::optional<OfferInfo> FindOffer(OfferId id) const;
   std::optional<OfferId> FindOfferByChannelId(ChannelId channel_id) const;
   // Of an active channel, else nullptr / an error.
-  const OpenRequest* open_request(OfferId offer) const;
-  absl::StatusOr<GpadlView> RingGpadl(OfferId offer) const;
+  const OpenRequest* open_request(OfferId id) const;
+  absl::StatusOr<GpadlView> RingGpadl(OfferId id) const;
 
   // Everything that a guest could tell from this connection.
   ServerConnectionState Snapshot() const;
@@ -182,8 +182,8 @@ class ServerConnection {
   bool AtLeast(ProtocolVersion version) const {
     return protocol().AtLeast(version);
   }
-  Offer* Find(OfferId offer);
-  const Offer* Find(OfferId offer) const;
+  Offer* Find(OfferId id);
+  const Offer* Find(OfferId id) const;
   Offer* FindByChannelId(ChannelId channel_id);
   // An offer that the guest knows; NotFound names the channel.
   absl::StatusOr<Offer*> OfferedChannel(ChannelId channel_id);

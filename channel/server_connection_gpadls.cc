@@ -81,7 +81,7 @@ void ServerConnection::FinishTeardownIfUnused(GpadlId id) {
 }
 
 absl::StatusOr<GpadlView> ServerConnection::AcquireGpadl(OfferId offer_id,
-                                                         GpadlId id) {
+                                                         GpadlId gpadl_id) {
   Offer* offer = Find(offer_id);
   if (offer == nullptr || !offer->is_claimed ||
       (offer->state != ServerChannelState::kOpening &&
@@ -90,34 +90,35 @@ absl::StatusOr<GpadlView> ServerConnection::AcquireGpadl(OfferId offer_id,
         absl::StrCat("offer ", static_cast<uint32_t>(offer_id),
                      " is not open; only an open channel may use GPADLs"));
   }
-  const Gpadl* gpadl = gpadls_.Find(id);
+  const Gpadl* gpadl = gpadls_.Find(gpadl_id);
   if (gpadl == nullptr || gpadl->channel_id != offer->channel_id ||
       gpadl->state == GpadlState::kInProgress) {
-    return NoSuchGpadl(id, offer->channel_id);
+    return NoSuchGpadl(gpadl_id, offer->channel_id);
   }
   // A pin of before the save may be the reason why it is still there.
   if (gpadl->state == GpadlState::kTearingDown && !restoring_) {
     return absl::FailedPreconditionError(
-        absl::StrCat("GPADL 0x", absl::Hex(static_cast<uint32_t>(id)),
+        absl::StrCat("GPADL 0x", absl::Hex(static_cast<uint32_t>(gpadl_id)),
                      " was torn down by the guest"));
   }
-  gpadls_.Pin(id);
+  gpadls_.Pin(gpadl_id);
   ++offer->pin_count;
   return gpadl->view();
 }
 
-absl::Status ServerConnection::ReleaseGpadl(OfferId offer_id, GpadlId id) {
+absl::Status ServerConnection::ReleaseGpadl(OfferId offer_id,
+                                            GpadlId gpadl_id) {
   Offer* offer = Find(offer_id);
-  const Gpadl* gpadl = gpadls_.Find(id);
+  const Gpadl* gpadl = gpadls_.Find(gpadl_id);
   if (offer == nullptr || gpadl == nullptr || gpadl->pin_count == 0 ||
       gpadl->channel_id != offer->channel_id) {
     return absl::NotFoundError(absl::StrCat(
         "offer ", static_cast<uint32_t>(offer_id), " has no pin on GPADL 0x",
-        absl::Hex(static_cast<uint32_t>(id))));
+        absl::Hex(static_cast<uint32_t>(gpadl_id))));
   }
-  gpadls_.Unpin(id);
+  gpadls_.Unpin(gpadl_id);
   --offer->pin_count;
-  if (!restoring_) FinishTeardownIfUnused(id);
+  if (!restoring_) FinishTeardownIfUnused(gpadl_id);
   FinishCloseIfReleased(offer_id);
   return absl::OkStatus();
 }

@@ -244,6 +244,26 @@ TEST(ServerPersistTest, AsksDevicesAgainWhereAnAnswerIsDue) {
   EXPECT_TRUE(connection.CloseCompleted(OfferId{0}).ok());
 }
 
+TEST(ServerPersistTest, RescindThatWaitedForItsDeviceEndsWithTheRestore) {
+  TestHost host;
+  AddOffers(host.connection);
+  host.ConnectGuest();
+  host.OpenChannel(OfferId{1}, 2, 2);
+  ASSERT_TRUE(host.connection.RescindOffer(OfferId{1}).ok());
+  const auto restored = Restore(SaveServerConnection(host.connection));
+  ServerConnection& connection = *restored->connection;
+  // A device of the same identity is a new one.
+  AddOffers(connection);
+  EXPECT_EQ(connection.FindOfferByChannelId(ChannelId{4}), OfferId{3});
+  EXPECT_THAT(connection.UnclaimedOffers(), ElementsAre(OfferId{1}));
+  connection.FinishRestore();
+  EXPECT_THAT(restored->events.Take(), IsEmpty());
+  const std::vector<Bytes> messages = Drain(connection);
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_EQ(Read<OfferChannelMessage>(messages[0]).channel_id, ChannelId{4});
+  EXPECT_EQ(ToHex(messages[1]), "020000000000000002000000");
+}
+
 TEST(ServerPersistTest, ResetGoesOnAfterRestore) {
   TestHost host;
   AddOffers(host.connection);

@@ -79,7 +79,7 @@ std::unique_ptr<ServerConnection> ServerConnection::Restore(
       connection->gpadls_.SetIsRing(offer.open->ring_gpadl, true);
     }
     connection->offers_by_channel_id_[offer.channel_id] = offer.id;
-    connection->offers_.emplace(offer.id, std::move(offer));
+    connection->offers_.emplace(offer.id, offer);
   }
   return connection;
 }

@@ -128,6 +128,8 @@ TEST(SavedStateTest, RefusesDanglingReferences) {
       {
           {"GPADL of no channel", kInvalid,
            [](Saved& s) { s.mutable_gpadls(1)->set_channel_id(9); }},
+          {"GPADL of a channel that is not offered", kInvalid,
+           [](Saved& s) { s.mutable_offers(1)->set_is_offered(false); }},
           {"ring GPADL missing", kInvalid,
            [](Saved& s) { s.mutable_gpadls()->DeleteSubrange(0, 1); }},
           {"ring GPADL of another channel", kInvalid,

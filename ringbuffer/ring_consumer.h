@@ -52,8 +52,9 @@ class BasicUntrustedBytes {
 
   uint32_t size() const { return size_; }
 
-  // Copies the eight bytes at `offset`, which must be below size() - 7.
+  // Copies the eight bytes at `offset`, a multiple of 8; beyond the end: 0.
   uint64_t Load64(uint32_t offset) const {
+    if (offset >= size_) return 0;
     uint64_t value;
     access_.CopyFrom(&value, data_ + offset, sizeof(value));
     return value;

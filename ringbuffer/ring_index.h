@@ -62,6 +62,13 @@ constexpr uint32_t MaxSendRingBytes(uint32_t data_bytes) {
   return data_bytes - 16;
 }
 
+// The same, also within the 16-bit length of a descriptor.
+constexpr uint64_t MaxPacketRingBytes(uint32_t data_bytes) {
+  const uint64_t by_length = 0xffff * uint64_t{8} + kTrailerBytes;
+  const uint64_t by_ring = MaxSendRingBytes(data_bytes);
+  return by_length < by_ring ? by_length : by_ring;
+}
+
 }  // namespace ferrybus::ringbuffer
 
 #endif  // FERRYBUS_RINGBUFFER_RING_INDEX_H_
