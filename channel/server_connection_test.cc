@@ -21,7 +21,6 @@ constexpr uint32_t kOffer = 1;
 constexpr uint32_t kRescind = 2;
 constexpr uint32_t kAllOffers = 4;
 constexpr uint32_t kVersionResponse = 15;
-constexpr uint32_t kUnloadResponse = 17;
 
 VersionResponseMessage TakeVersionResponse(TestHost& host) {
   const std::vector<Bytes> messages = host.Drain();
