@@ -46,6 +46,13 @@ class ProductionAccess {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
   }
 
+  // Whether ring bytes lie in a row in this address space, so that packets can
+  // be filled in place (BasicRingProducer::Reserve).
+  static constexpr bool kInPlace = true;
+
+  // The fence of the side that is about to sleep or to wait for room.  Rare,
+  // so that a policy may let this side pay for both (see FullFence).
+  void SleepFence() const { FullFence(); }
   // Orders earlier stores before later loads: the middle of the two Dekker
   // handshakes (write index / interrupt mask, read index / pending size).
   void FullFence() const {

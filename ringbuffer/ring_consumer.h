@@ -176,7 +176,7 @@ class BasicRingConsumer {
   // read_index this side looks awake, and it sends no signal.
   [[nodiscard]] bool UnmaskSignals() {
     access_.StoreRelaxed(ring_.word(kInterruptMaskOffset), 0);
-    access_.FullFence();  // [F1] mask store before write index load
+    access_.SleepFence();  // [F1] mask store before write index load
     if (fault_ != RingFault::kNone || !RefreshWriteIndex()) return true;
     return read_ != write_;
   }

@@ -94,7 +94,93 @@ class BasicRingProducer {
   // Stages a packet: room for `extension_bytes` (a multiple of 8) and
   // `payload_bytes`, descriptor, padding and trailer already written.
   Reservation Reserve(const PacketHeader& header, uint32_t extension_bytes,
-                      uint32_t payload_bytes) {
+                      uint32_t payload_bytes) requires(Access::kInPlace) {
+    return StageIfRoom(header, extension_bytes, payload_bytes);
+  }
+
+  // Stages a copy of `extension` and `payload`.
+  WriteResult Write(const PacketHeader& header,
+                    absl::Span<const std::byte> extension,
+                    absl::Span<const std::byte> payload) {
+    if (extension.size() > kMaxDataBytes || payload.size() > kMaxDataBytes) {
+      return WriteResult::kTooLarge;
+    }
+    const Reservation room =
+        StageIfRoom(header, static_cast<uint32_t>(extension.size()),
+                    static_cast<uint32_t>(payload.size()));
+    if (room.result != WriteResult::kOk) return room.result;
+    if (!extension.empty()) {
+      access_.CopyTo(room.extension, extension.data(), extension.size());
+    }
+    if (!payload.empty()) {
+      access_.CopyTo(room.payload, payload.data(), payload.size());
+    }
+    return WriteResult::kOk;
+  }
+
+  // Makes all staged packets visible.  True: the peer must be signalled, since
+  // it had drained the ring and does not mask.
+  [[nodiscard]] bool Publish() { return PublishTo(write_); }
+
+  // The same for the packets staged before staged_end() had the value `end`;
+  // later ones stay staged.
+  [[nodiscard]] bool PublishTo(uint32_t end) {
+    if (end == published_ || fault_ != RingFault::kNone) return false;
+    const uint32_t before = published_;
+    if (pending_armed_) {
+      access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), 0);
+      pending_armed_ = false;
+    }
+    access_.StoreRelease(ring_.word(kWriteIndexOffset), end);  // [W1]
+    published_ = end;
+    access_.FullFence();  // [F1] index store before mask load
+    if (access_.LoadAcquire(ring_.word(kInterruptMaskOffset)) != 0) {
+      return false;
+    }
+    return RefreshReadIndex() && read_ == before;
+  }
+
+  // Takes everything back that is staged and unpublished.
+  void Discard() {
+    write_ = published_;
+    if (fault_ == RingFault::kNone) {
+      free_ = FreeBytes(write_, read_, ring_.data_bytes);
+    }
+  }
+
+  // Asks the peer for a signal once more than `ring_bytes` are free (see
+  // PacketRingBytes).  The next Publish() takes the request back.  True: there
+  // is room already or the ring is corrupt, no signal will come for it; write
+  // again.
+  //
+  // REQUIRES: nothing staged and unpublished.  The peer counts as free what it
+  // has not been told of.
+  [[nodiscard]] bool ArmPendingSend(uint64_t ring_bytes) {
+    if (fault_ != RingFault::kNone) return true;
+    const uint32_t wanted = static_cast<uint32_t>(
+        ring_bytes < ring_.data_bytes ? ring_bytes : ring_.data_bytes - 1);
+    access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), wanted);
+    pending_armed_ = true;
+    access_.SleepFence();  // [F1] pending store before read index load
+    if (!RefreshReadIndex()) return true;
+    return wanted < free_;
+  }
+
+  bool has_unpublished() const { return write_ != published_; }
+  // Ring offset at which the next packet will start.
+  uint32_t staged_end() const { return write_; }
+  RingFault fault() const { return fault_; }
+  RingView ring() const { return ring_; }
+  // REQUIRES: nothing staged and unpublished.
+  RingPosition position() const { return {write_, read_}; }
+
+ private:
+  static constexpr uint32_t kCacheLineBytes = 64;
+  // How far ahead lines are fetched for writing: some packets.
+  static constexpr uint32_t kPrefetchBytes = 512;
+
+  Reservation StageIfRoom(const PacketHeader& header, uint32_t extension_bytes,
+                          uint32_t payload_bytes) {
     const uint64_t header_bytes = uint64_t{kDescriptorBytes} + extension_bytes;
     const uint64_t total = PacketRingBytes(header_bytes, payload_bytes);
     if (total > max_ring_bytes_ || extension_bytes % 8 != 0) [[unlikely]] {
@@ -112,73 +198,6 @@ class BasicRingProducer {
     return Stage(header, static_cast<uint32_t>(header_bytes), payload_bytes,
                  ring_bytes);
   }
-
-  // Stages a copy of `extension` and `payload`.
-  WriteResult Write(const PacketHeader& header,
-                    absl::Span<const std::byte> extension,
-                    absl::Span<const std::byte> payload) {
-    if (extension.size() > kMaxDataBytes || payload.size() > kMaxDataBytes) {
-      return WriteResult::kTooLarge;
-    }
-    const Reservation room =
-        Reserve(header, static_cast<uint32_t>(extension.size()),
-                static_cast<uint32_t>(payload.size()));
-    if (room.result != WriteResult::kOk) return room.result;
-    if (!extension.empty()) {
-      access_.CopyTo(room.extension, extension.data(), extension.size());
-    }
-    if (!payload.empty()) {
-      access_.CopyTo(room.payload, payload.data(), payload.size());
-    }
-    return WriteResult::kOk;
-  }
-
-  // Makes all staged packets visible.  True: the peer must be signalled, since
-  // it had drained the ring and does not mask.
-  [[nodiscard]] bool Publish() {
-    if (write_ == published_ || fault_ != RingFault::kNone) return false;
-    const uint32_t before = published_;
-    if (pending_armed_) {
-      access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), 0);
-      pending_armed_ = false;
-    }
-    access_.StoreRelease(ring_.word(kWriteIndexOffset), write_);  // [W1]
-    published_ = write_;
-    access_.FullFence();  // [F1] index store before mask load
-    if (access_.LoadAcquire(ring_.word(kInterruptMaskOffset)) != 0) {
-      return false;
-    }
-    return RefreshReadIndex() && read_ == before;
-  }
-
-  // Asks the peer for a signal once more than `ring_bytes` are free (see
-  // PacketRingBytes).  The next Publish() takes the request back.  True: there
-  // is room already or the ring is corrupt, no signal will come for it; write
-  // again.
-  //
-  // REQUIRES: nothing staged and unpublished.  The peer counts as free what it
-  // has not been told of.
-  [[nodiscard]] bool ArmPendingSend(uint64_t ring_bytes) {
-    if (fault_ != RingFault::kNone) return true;
-    const uint32_t wanted = static_cast<uint32_t>(
-        ring_bytes < ring_.data_bytes ? ring_bytes : ring_.data_bytes - 1);
-    access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), wanted);
-    pending_armed_ = true;
-    access_.FullFence();  // [F1] pending store before read index load
-    if (!RefreshReadIndex()) return true;
-    return wanted < free_;
-  }
-
-  bool has_unpublished() const { return write_ != published_; }
-  RingFault fault() const { return fault_; }
-  RingView ring() const { return ring_; }
-  // REQUIRES: nothing staged and unpublished.
-  RingPosition position() const { return {write_, read_}; }
-
- private:
-  static constexpr uint32_t kCacheLineBytes = 64;
-  // How far ahead lines are fetched for writing: some packets.
-  static constexpr uint32_t kPrefetchBytes = 512;
 
   Reservation Stage(const PacketHeader& header, uint32_t header_bytes,
                     uint32_t payload_bytes, uint32_t ring_bytes) {

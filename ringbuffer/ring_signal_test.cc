@@ -37,6 +37,7 @@ class HookAccess : public ProductionAccess {
   void FullFence() const {
     if (hook_ != nullptr && *hook_) (*hook_)();
   }
+  void SleepFence() const { FullFence(); }
 
  private:
   const std::function<void()>* hook_ = nullptr;

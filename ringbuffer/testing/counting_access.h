@@ -120,6 +120,8 @@ class CountingAccess {
     recorder_->OnStore(word);
     memory_.StoreRelease(word, value);
   }
+  static constexpr bool kInPlace = true;
+  void SleepFence() const { FullFence(); }
   void FullFence() const {
     recorder_->OnFence();
     memory_.FullFence();

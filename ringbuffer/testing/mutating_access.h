@@ -77,6 +77,8 @@ class MutatingAccess {
   void StoreRelease(uint32_t* word, uint32_t value) const {
     inner_.StoreRelease(word, value);
   }
+  static constexpr bool kInPlace = true;
+  void SleepFence() const { FullFence(); }
   void FullFence() const { inner_.FullFence(); }
   void CopyFrom(void* to, const std::byte* shared, size_t bytes) const {
     // In pieces, so that the peer strikes in the middle of a copy as well.

@@ -83,6 +83,8 @@ class ScriptedAccess {
     Step();
     memory_.StoreRelease(word, value);
   }
+  static constexpr bool kInPlace = true;
+  void SleepFence() const { FullFence(); }
   void FullFence() const { memory_.FullFence(); }
   void CopyFrom(void* to, const std::byte* shared, size_t bytes) const {
     memory_.CopyFrom(to, shared, bytes);
