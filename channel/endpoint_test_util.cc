@@ -115,7 +115,7 @@ SendStatus EndpointEnd::Request(std::string_view payload, uint64_t tag) {
 EndpointPair::EndpointPair(const EndpointPairOptions& options)
     : options(options) {
   // Page 0 and the last 16 pages are for buffers.
-  const uint64_t pages = 2 * (options.data_pages + 1);
+  const uint64_t pages = 2 * (uint64_t{options.data_pages} + 1);
   memory = *MemfdGuestMemory::Create((1 + pages + 16) * 4096);
   host.Create(EndpointSide::kHost, options.host, memory.get());
   guest.Create(EndpointSide::kGuest, options.guest, memory.get());
@@ -136,7 +136,7 @@ EndpointPair::~EndpointPair() {
 RingPair EndpointPair::MapRings() {
   const uint32_t downstream = options.data_pages + 1;
   std::vector<uint64_t> pages;
-  for (uint64_t i = 0; i < 2 * downstream; ++i) pages.push_back(1 + i);
+  for (uint64_t i = 0; i < 2ull * downstream; ++i) pages.push_back(1 + i);
   return *RingPair::Map(*memory, pages, downstream);
 }
 

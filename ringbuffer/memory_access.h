@@ -99,8 +99,9 @@ class ProductionAccess {
     }
     WideCopy(shared, static_cast<const std::byte*>(from), bytes);
   }
-  void Zero(std::byte* shared, size_t bytes) const {
-    std::memset(shared, 0, bytes);
+  // The line is about to be read: fetch it from the other core already.
+  void PrefetchForRead(const std::byte* shared) const {
+    __builtin_prefetch(shared, 0);
   }
   // The line is about to be written: take it from the other core already.
   void PrefetchForWrite(const std::byte* shared) const {

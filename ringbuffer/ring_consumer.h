@@ -30,9 +30,12 @@
 #ifndef FERRYBUS_RINGBUFFER_RING_CONSUMER_H_
 #define FERRYBUS_RINGBUFFER_RING_CONSUMER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "absl/base/attributes.h"
 #include "absl/types/span.h"
 #include "ferrybus/ringbuffer/memory_access.h"
 #include "ferrybus/ringbuffer/ring_index.h"
@@ -101,10 +104,12 @@ class BasicRingConsumer {
 
   // Continues at the indices found in the control page.  Check fault()
   // afterwards.  Packets longer than `max_packet_bytes` (descriptor, extension
-  // and payload) are refused as corrupt.
+  // and payload) are refused as corrupt; a bare descriptor never is.
   BasicRingConsumer(RingView ring, uint32_t max_packet_bytes,
                     Access access = Access())
-      : ring_(ring), max_packet_bytes_(max_packet_bytes), access_(access) {
+      : ring_(ring),
+        max_packet_bytes_(std::max(max_packet_bytes, kDescriptorBytes)),
+        access_(access) {
     if (!IsValidDataSize(ring_.data_bytes)) {
       Fault(RingFault::kDataSize);
       return;
@@ -117,29 +122,37 @@ class BasicRingConsumer {
   }
 
   // Takes the next packet.  kEmpty after everything published was taken.
-  ReadResult Next(PacketView* packet) {
-    if (fault_ != RingFault::kNone) return ReadResult::kCorrupt;
-    if (read_ == write_) {
-      if (!RefreshWriteIndex()) return ReadResult::kCorrupt;
-      if (read_ == write_) return ReadResult::kEmpty;
+  ABSL_ATTRIBUTE_ALWAYS_INLINE ReadResult Next(PacketView* packet) {
+    if (available_ < kMinPacketBytes) [[unlikely]] {
+      const ReadResult result = LookForMore();
+      if (result != ReadResult::kOk) return result;
     }
-    const uint32_t used = UsedBytes(write_, read_, ring_.data_bytes);
-    if (used < kDescriptorBytes) return Corrupt(RingFault::kTruncatedPacket);
     const std::byte* const start = ring_.data + read_;
-    PacketDescriptor descriptor;
-    access_.CopyFrom(&descriptor, start, sizeof(descriptor));
-    const RingFault fault = CheckDescriptor(descriptor, used);
-    if (fault != RingFault::kNone) return Corrupt(fault);
-    const uint32_t header_bytes = descriptor.offset8 * 8u;
-    const uint32_t packet_bytes = descriptor.length8 * 8u;
-    packet->type = static_cast<PacketType>(descriptor.type);
-    packet->completion_requested = descriptor.flags != 0;
-    packet->transaction_id = descriptor.transaction_id;
+    if (available_ > 2 * kPrefetchBytes) {
+      // Not the lines that the writer may still be writing.
+      access_.PrefetchForRead(start + kPrefetchBytes);
+    }
+    uint64_t descriptor[2];
+    access_.CopyFrom(descriptor, start, sizeof(descriptor));
+    // Most packets are of the shape of the one before.  The comparison lets
+    // the processor go on to the next packet before this one has arrived.
+    if (descriptor[0] != shape_.word) [[unlikely]] {
+      const RingFault fault = CheckShape(descriptor[0]);
+      if (fault != RingFault::kNone) return Corrupt(fault);
+    }
+    if (shape_.ring_bytes > available_) [[unlikely]] {
+      return Corrupt(RingFault::kTruncatedPacket);
+    }
+    packet->type = shape_.type;
+    packet->completion_requested = shape_.completion_requested;
+    packet->transaction_id = descriptor[1];
     packet->extension = {start + kDescriptorBytes,
-                         header_bytes - kDescriptorBytes, access_};
-    packet->payload = {start + header_bytes, packet_bytes - header_bytes,
+                         shape_.header_bytes - kDescriptorBytes, access_};
+    packet->payload = {start + shape_.header_bytes, shape_.payload_bytes,
                        access_};
-    read_ = Advance(read_, packet_bytes + kTrailerBytes, ring_.data_bytes);
+    available_ -= shape_.ring_bytes;
+    ++taken_packets_;
+    read_ = Advance(read_, shape_.ring_bytes, ring_.data_bytes);
     return ReadResult::kOk;
   }
 
@@ -150,6 +163,7 @@ class BasicRingConsumer {
     const uint32_t before = published_;
     access_.StoreRelease(ring_.word(kReadIndexOffset), read_);  // [W2]
     published_ = read_;
+    taken_packets_ = 0;
     access_.FullFence();  // [F1] index store before pending load
     const uint32_t pending =
         access_.LoadAcquire(ring_.word(kPendingSendSizeOffset));
@@ -161,8 +175,23 @@ class BasicRingConsumer {
            FreeBytes(write_, published_, ring_.data_bytes) > pending;
   }
 
+  // Release(), if the bound is reached: the peer's room then comes back in few
+  // large pieces, not packet by packet.  Whoever finds the ring empty calls
+  // Release().
+  [[nodiscard]] bool ReleaseIfDue(const BatchBound& bound) {
+    const uint32_t bytes = UsedBytes(read_, published_, ring_.data_bytes);
+    if (bytes < bound.bytes && taken_packets_ < bound.packets) return false;
+    return Release();
+  }
+
   // Un-takes everything since the last Release(): Next() delivers it again.
-  void Rollback() { read_ = published_; }
+  void Rollback() {
+    read_ = published_;
+    taken_packets_ = 0;
+    if (fault_ == RingFault::kNone) {
+      available_ = UsedBytes(write_, read_, ring_.data_bytes);
+    }
+  }
 
   // Tells the peer not to signal: this side is awake and draining.
   void MaskSignals() {
@@ -188,6 +217,9 @@ class BasicRingConsumer {
   RingPosition position() const { return {read_, write_}; }
 
  private:
+  // How far ahead lines are fetched: some packets.
+  static constexpr uint32_t kPrefetchBytes = 512;
+
   static bool IsKnownType(uint16_t type) {
     switch (static_cast<PacketType>(type)) {
       case PacketType::kDataInBand:
@@ -204,8 +236,45 @@ class BasicRingConsumer {
            type == static_cast<uint16_t>(PacketType::kDataUsingGpaDirect);
   }
 
-  RingFault CheckDescriptor(const PacketDescriptor& descriptor,
-                            uint32_t used) const {
+  // The first word of a descriptor that passed the checks, and what it says.
+  // Only private memory: the peer cannot change it afterwards.
+  struct Shape {
+    // At first that of an empty in-band packet: a valid one at any time.
+    uint64_t word = 6 | 2ull << 16 | 2ull << 32;
+    PacketType type = PacketType::kDataInBand;
+    bool completion_requested = false;
+    uint32_t header_bytes = kDescriptorBytes;
+    uint32_t payload_bytes = 0;
+    uint32_t ring_bytes = kMinPacketBytes;  // with the trailer
+  };
+
+  // Nothing of what was seen is left, or less than any packet takes.
+  ABSL_ATTRIBUTE_NOINLINE ReadResult LookForMore() {
+    if (fault_ != RingFault::kNone) return ReadResult::kCorrupt;
+    if (available_ == 0) {
+      if (!RefreshWriteIndex()) return ReadResult::kCorrupt;
+      if (available_ == 0) return ReadResult::kEmpty;
+      if (available_ >= kMinPacketBytes) return ReadResult::kOk;
+    }
+    return Corrupt(RingFault::kTruncatedPacket);
+  }
+
+  ABSL_ATTRIBUTE_NOINLINE RingFault CheckShape(uint64_t word) {
+    PacketDescriptor descriptor = {};
+    std::memcpy(&descriptor, &word, sizeof(word));
+    const RingFault fault = CheckDescriptor(descriptor);
+    if (fault != RingFault::kNone) return fault;
+    const uint32_t packet_bytes = descriptor.length8 * 8u;
+    shape_.word = word;
+    shape_.type = static_cast<PacketType>(descriptor.type);
+    shape_.completion_requested = descriptor.flags != 0;
+    shape_.header_bytes = descriptor.offset8 * 8u;
+    shape_.payload_bytes = packet_bytes - shape_.header_bytes;
+    shape_.ring_bytes = packet_bytes + kTrailerBytes;
+    return RingFault::kNone;
+  }
+
+  RingFault CheckDescriptor(const PacketDescriptor& descriptor) const {
     if (!IsKnownType(descriptor.type)) return RingFault::kPacketType;
     if ((descriptor.flags & ~kFlagCompletionRequested) != 0) {
       return RingFault::kPacketFlags;
@@ -216,7 +285,7 @@ class BasicRingConsumer {
       return RingFault::kPacketLength;
     }
     const uint32_t packet_bytes = descriptor.length8 * 8u;
-    if (packet_bytes + kTrailerBytes > used) {
+    if (packet_bytes > available_ - kTrailerBytes) {
       return RingFault::kTruncatedPacket;
     }
     if (packet_bytes > max_packet_bytes_) return RingFault::kPacketTooLong;
@@ -234,6 +303,7 @@ class BasicRingConsumer {
       return false;
     }
     write_ = now;
+    available_ = UsedBytes(write_, read_, ring_.data_bytes);
     return true;
   }
 
@@ -250,13 +320,17 @@ class BasicRingConsumer {
 
   bool Fault(RingFault fault) {
     fault_ = fault;
+    available_ = 0;  // every call comes to look
     return false;
   }
 
   RingView ring_;
-  uint32_t read_ = 0;       // the next packet to take
-  uint32_t published_ = 0;  // what the peer has been told
-  uint32_t write_ = 0;      // the peer's index, last checked value
+  uint32_t available_ = 0;  // of read_ and write_
+  Shape shape_;
+  uint32_t read_ = 0;           // the next packet to take
+  uint32_t published_ = 0;      // what the peer has been told
+  uint32_t taken_packets_ = 0;  // since the last release
+  uint32_t write_ = 0;          // the peer's index, last checked value
   uint32_t max_packet_bytes_ = 0;
   RingFault fault_ = RingFault::kNone;
   [[no_unique_address]] Access access_;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ferrybus/ringbuffer/packet_ranges.h"
+#include "ferrybus/ringbuffer/paged_ring.h"
 #include "ferrybus/ringbuffer/ring_consumer.h"
 #include "ferrybus/ringbuffer/ring_mapping.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
@@ -45,31 +46,46 @@ struct Malformed {
 
 class MalformedTest : public ::testing::TestWithParam<Malformed> {};
 
-// vector:X1 vector:X2 vector:X3 vector:X4 vector:X5 vector:X6 vector:X7
-// vector:X8
-// bad:R5 bad:R6 bad:R7 bad:R8 bad:R9 bad:R10 bad:R11 bad:R13 bad:R14
-// quirk:D8 quirk:D9 quirk:D10
-TEST_P(MalformedTest, StopsTheRingForGoodAndDoesNotAdvance) {
-  const Malformed& row = GetParam();
-  TestRing ring(kSize);
-  ring.Write(0, FromHex(row.descriptor));
-  ring.SetIndices(row.used, 0);
-  RingConsumer consumer(ring.view(), 2048);
-  PacketView packet;
+// `attach` makes a consumer of `ring`.
+template <class Attach>
+void ExpectStopsForGood(const Malformed& row, TestRing* ring, Attach attach) {
+  ring->Write(0, FromHex(row.descriptor));
+  ring->SetIndices(row.used, 0);
+  auto consumer = attach();
+  typename decltype(consumer)::PacketView packet;
   EXPECT_EQ(consumer.Next(&packet), ReadResult::kCorrupt);
   EXPECT_EQ(consumer.fault(), row.fault) << RingFaultName(consumer.fault());
 
   // The peer repairs it; it is not believed again.
-  ring.Write(0, FromHex("0600 0200 0200 0000"));
-  ring.SetIndices(24, 0);
+  ring->Write(0, FromHex("0600 0200 0200 0000"));
+  ring->SetIndices(24, 0);
   EXPECT_EQ(consumer.Next(&packet), ReadResult::kCorrupt);
   consumer.Rollback();
   EXPECT_EQ(consumer.Next(&packet), ReadResult::kCorrupt);
   EXPECT_FALSE(consumer.Release());
   EXPECT_EQ(consumer.fault(), row.fault);
-  EXPECT_EQ(ring.word(kReadIndexOffset), 0u);
+  EXPECT_EQ(ring->word(kReadIndexOffset), 0u);
   // A new handle, as after close and open, starts afresh.
-  EXPECT_EQ(RingConsumer(ring.view(), 2048).Next(&packet), ReadResult::kOk);
+  EXPECT_EQ(attach().Next(&packet), ReadResult::kOk);
+}
+
+// vector:X1 vector:X2 vector:X3 vector:X4 vector:X5 vector:X6 vector:X7
+// vector:X8
+// bad:R5 bad:R6 bad:R7 bad:R8 bad:R9 bad:R10 bad:R11 bad:R13 bad:R14
+// quirk:D8 quirk:D9 quirk:D10
+TEST_P(MalformedTest, StopsTheRingForGoodAndDoesNotAdvance) {
+  TestRing ring(kSize);
+  ExpectStopsForGood(GetParam(), &ring,
+                     [&] { return RingConsumer(ring.view(), 2048); });
+}
+
+TEST_P(MalformedTest, StopsARingOfScatteredPagesAsWell) {
+  TestRing ring(kSize);
+  PagedRing paged;
+  ASSERT_EQ(PagedRing::Create(ring.pages(), &paged), 0);
+  ExpectStopsForGood(GetParam(), &ring, [&] {
+    return PagedRingConsumer(paged.view(), 2048, paged.access());
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -117,6 +133,7 @@ TEST(ConsumerHostileTest, AnEmptyPayloadIsLegal) {
 }
 
 // bad:R13
+// quirk:D30
 TEST(ConsumerHostileTest, FourTypesAndTwoFlagValuesAreAllThereIs) {
   TestRing ring(kSize);
   for (uint32_t value = 0; value <= 0xffff; ++value) {

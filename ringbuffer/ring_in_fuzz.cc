@@ -19,44 +19,22 @@
 
 #include "absl/types/span.h"
 #include "ferrybus/ringbuffer/testing/checked_ring.h"
+#include "ferrybus/ringbuffer/testing/fuzz_input.h"
 #include "ferrybus/ringbuffer/testing/mutating_access.h"
 #include "ferrybus/ringbuffer/testing/test_ring.h"
 
 namespace {
 
 using ferrybus::ringbuffer::testing::CheckedConsumer;
+using ferrybus::ringbuffer::testing::FuzzInput;
+using ferrybus::ringbuffer::testing::ReusedRing;
 using ferrybus::ringbuffer::testing::RingMutator;
+using ferrybus::ringbuffer::testing::TakeBlock;
+using ferrybus::ringbuffer::testing::TakeByte;
+using ferrybus::ringbuffer::testing::TakeIndex;
 using ferrybus::ringbuffer::testing::TestRing;
 
-using Input = absl::Span<const uint8_t>;
-
-uint8_t Take(Input* input) {
-  if (input->empty()) return 0;
-  const uint8_t byte = (*input)[0];
-  input->remove_prefix(1);
-  return byte;
-}
-
-Input TakeBlock(Input* input) {
-  const size_t length = Take(input);
-  const Input block = input->subspan(0, length);
-  input->remove_prefix(block.size());
-  return block;
-}
-
-uint32_t TakeIndex(Input* input) {
-  const uint32_t low = Take(input);
-  return (low + Take(input) * 256u) * 4;
-}
-
-// Rings are made once: a map call for each input would be most of the work.
-TestRing* RingOf(uint32_t pages) {
-  static TestRing* const rings[] = {new TestRing(4096), new TestRing(8192),
-                                    new TestRing(12288), new TestRing(16384)};
-  return rings[pages - 1];
-}
-
-void Run(Input calls, CheckedConsumer* consumer) {
+void Run(FuzzInput calls, CheckedConsumer* consumer) {
   for (uint8_t call : calls) {
     switch (call % 8) {
       case 0:
@@ -78,14 +56,14 @@ void Run(Input calls, CheckedConsumer* consumer) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size_bytes) {
-  Input input(data, size_bytes);
-  const uint8_t shape = Take(&input);
-  TestRing* const ring = RingOf(1 + shape % 4);
-  const uint32_t max_packet_bytes = Take(&input) * 64u;
+  FuzzInput input(data, size_bytes);
+  const uint8_t shape = TakeByte(&input);
+  TestRing* const ring = ReusedRing(1 + shape % 4);
+  const uint32_t max_packet_bytes = TakeByte(&input) * 64u;
   const uint32_t write_index = TakeIndex(&input);
   const uint32_t read_index = TakeIndex(&input);
-  const Input calls = TakeBlock(&input);
-  const Input script = (shape & 4) != 0 ? TakeBlock(&input) : Input();
+  const FuzzInput calls = TakeBlock(&input);
+  const FuzzInput script = (shape & 4) != 0 ? TakeBlock(&input) : FuzzInput();
   ring->ZeroControlPage();
   ring->FillData(std::byte{0});
   ring->SetIndices(write_index, read_index);

@@ -15,8 +15,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "absl/types/span.h"
 #include "ferrybus/ringbuffer/testing/checked_ring.h"
+#include "ferrybus/ringbuffer/testing/fuzz_input.h"
 #include "ferrybus/ringbuffer/testing/mutating_access.h"
 #include "ferrybus/ringbuffer/testing/test_ring.h"
 #include "ferrybus/ringbuffer/wire.h"
@@ -26,35 +26,19 @@ namespace {
 using ferrybus::ringbuffer::kReadIndexOffset;
 using ferrybus::ringbuffer::kWriteIndexOffset;
 using ferrybus::ringbuffer::testing::CheckedProducer;
+using ferrybus::ringbuffer::testing::FuzzInput;
 using ferrybus::ringbuffer::testing::ModelPacket;
 using ferrybus::ringbuffer::testing::Pattern;
+using ferrybus::ringbuffer::testing::ReusedRing;
 using ferrybus::ringbuffer::testing::RingMutator;
+using ferrybus::ringbuffer::testing::TakeBlock;
+using ferrybus::ringbuffer::testing::TakeByte;
+using ferrybus::ringbuffer::testing::TakeIndex;
 using ferrybus::ringbuffer::testing::TestRing;
 
-using Input = absl::Span<const uint8_t>;
-
-uint8_t Take(Input* input) {
-  if (input->empty()) return 0;
-  const uint8_t byte = (*input)[0];
-  input->remove_prefix(1);
-  return byte;
-}
-
-uint32_t TakeIndex(Input* input) {
-  const uint32_t low = Take(input);
-  return (low + Take(input) * 256u) * 4;
-}
-
-// Rings are made once: a map call for each input would be most of the work.
-TestRing* RingOf(uint32_t pages) {
-  static TestRing* const rings[] = {new TestRing(4096), new TestRing(8192),
-                                    new TestRing(12288), new TestRing(16384)};
-  return rings[pages - 1];
-}
-
 // One packet, its parts chosen by two bytes.
-ModelPacket TakePacket(uint8_t call, Input* input) {
-  const uint8_t shape = Take(input);
+ModelPacket TakePacket(uint8_t call, FuzzInput* input) {
+  const uint8_t shape = TakeByte(input);
   ModelPacket packet;
   packet.type = shape % 2 == 0 ? 6 : 9;
   packet.flags = shape / 2 % 2;
@@ -64,9 +48,9 @@ ModelPacket TakePacket(uint8_t call, Input* input) {
   return packet;
 }
 
-void Run(Input input, TestRing* ring, CheckedProducer* producer) {
+void Run(FuzzInput input, TestRing* ring, CheckedProducer* producer) {
   while (!input.empty() && producer->error().empty()) {
-    const uint8_t call = Take(&input);
+    const uint8_t call = TakeByte(&input);
     switch (call % 8) {
       case 0:
         producer->Publish();
@@ -89,15 +73,13 @@ void Run(Input input, TestRing* ring, CheckedProducer* producer) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size_bytes) {
-  Input input(data, size_bytes);
-  TestRing* const ring = RingOf(1 + Take(&input) % 4);
+  FuzzInput input(data, size_bytes);
+  TestRing* const ring = ReusedRing(1 + TakeByte(&input) % 4);
   const uint32_t write_index = TakeIndex(&input);
   const uint32_t read_index = TakeIndex(&input);
   ring->ZeroControlPage();
   ring->SetIndices(write_index, read_index);
-  const size_t script_bytes = Take(&input);
-  const Input script = input.subspan(0, script_bytes);
-  input.remove_prefix(script.size());
+  const FuzzInput script = TakeBlock(&input);
   RingMutator mutator(ring->view(), script);
   mutator.set_changes_data(false);
   CheckedProducer producer(ring, &mutator);

@@ -32,6 +32,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/base/attributes.h"
 #include "absl/types/span.h"
 #include "ferrybus/ringbuffer/memory_access.h"
 #include "ferrybus/ringbuffer/ring_index.h"
@@ -84,8 +85,8 @@ class BasicRingProducer {
     read_ = access_.LoadAcquire(ring_.word(kReadIndexOffset));
     published_ = write_;
     if (!CheckIndex(write_) || !CheckIndex(read_)) return;
-    free_ = FreeBytes(write_, read_, ring_.data_bytes);
     max_ring_bytes_ = MaxPacketRingBytes(ring_.data_bytes);
+    CountRoom();
     access_.StoreRelaxed(ring_.word(kPendingSendSizeOffset), 0);
     access_.StoreRelaxed(ring_.word(kFeatureBitsOffset),
                          kFeaturePendingSendSize);
@@ -99,15 +100,11 @@ class BasicRingProducer {
   }
 
   // Stages a copy of `extension` and `payload`.
-  WriteResult Write(const PacketHeader& header,
-                    absl::Span<const std::byte> extension,
-                    absl::Span<const std::byte> payload) {
-    if (extension.size() > kMaxDataBytes || payload.size() > kMaxDataBytes) {
-      return WriteResult::kTooLarge;
-    }
+  ABSL_ATTRIBUTE_ALWAYS_INLINE WriteResult
+  Write(const PacketHeader& header, absl::Span<const std::byte> extension,
+        absl::Span<const std::byte> payload) {
     const Reservation room =
-        StageIfRoom(header, static_cast<uint32_t>(extension.size()),
-                    static_cast<uint32_t>(payload.size()));
+        StageIfRoom(header, extension.size(), payload.size());
     if (room.result != WriteResult::kOk) return room.result;
     if (!extension.empty()) {
       access_.CopyTo(room.extension, extension.data(), extension.size());
@@ -133,6 +130,7 @@ class BasicRingProducer {
     }
     access_.StoreRelease(ring_.word(kWriteIndexOffset), end);  // [W1]
     published_ = end;
+    staged_packets_ = 0;
     access_.FullFence();  // [F1] index store before mask load
     if (access_.LoadAcquire(ring_.word(kInterruptMaskOffset)) != 0) {
       return false;
@@ -140,12 +138,24 @@ class BasicRingProducer {
     return RefreshReadIndex() && read_ == before;
   }
 
+  // Publish(), if it is due: the peer has read all that it was told of, or the
+  // bound is reached.  A single packet for an idle peer so goes at once, and
+  // packets for a busy one go together.  Whoever has no more to send calls
+  // Publish().  One relaxed load more for each call.
+  [[nodiscard]] bool PublishIfDue(const BatchBound& bound) {
+    const uint32_t bytes = UsedBytes(write_, published_, ring_.data_bytes);
+    if (bytes < bound.bytes && staged_packets_ < bound.packets &&
+        access_.LoadRelaxed(ring_.word(kReadIndexOffset)) != published_) {
+      return false;
+    }
+    return Publish();
+  }
+
   // Takes everything back that is staged and unpublished.
   void Discard() {
     write_ = published_;
-    if (fault_ == RingFault::kNone) {
-      free_ = FreeBytes(write_, read_, ring_.data_bytes);
-    }
+    staged_packets_ = 0;
+    if (fault_ == RingFault::kNone) CountRoom();
   }
 
   // Asks the peer for a signal once more than `ring_bytes` are free (see
@@ -153,8 +163,8 @@ class BasicRingProducer {
   // is room already or the ring is corrupt, no signal will come for it; write
   // again.
   //
-  // REQUIRES: nothing staged and unpublished.  The peer counts as free what it
-  // has not been told of.
+  // The peer counts as free what it has not been told of: `ring_bytes` must
+  // include what is staged and unpublished.
   [[nodiscard]] bool ArmPendingSend(uint64_t ring_bytes) {
     if (fault_ != RingFault::kNone) return true;
     const uint32_t wanted = static_cast<uint32_t>(
@@ -163,7 +173,7 @@ class BasicRingProducer {
     pending_armed_ = true;
     access_.SleepFence();  // [F1] pending store before read index load
     if (!RefreshReadIndex()) return true;
-    return wanted < free_;
+    return wanted < FreeBytes(write_, read_, ring_.data_bytes);
   }
 
   bool has_unpublished() const { return write_ != published_; }
@@ -177,30 +187,27 @@ class BasicRingProducer {
  private:
   static constexpr uint32_t kCacheLineBytes = 64;
   // How far ahead lines are fetched for writing: some packets.
-  static constexpr uint32_t kPrefetchBytes = 512;
+  static constexpr uint32_t kPrefetchBytes = 1024;
 
-  Reservation StageIfRoom(const PacketHeader& header, uint32_t extension_bytes,
-                          uint32_t payload_bytes) {
-    const uint64_t header_bytes = uint64_t{kDescriptorBytes} + extension_bytes;
+  ABSL_ATTRIBUTE_ALWAYS_INLINE Reservation
+  StageIfRoom(const PacketHeader& header, uint64_t extension_bytes,
+              uint64_t payload_bytes) {
+    const uint64_t header_bytes = kDescriptorBytes + extension_bytes;
     const uint64_t total = PacketRingBytes(header_bytes, payload_bytes);
-    if (total > max_ring_bytes_ || extension_bytes % 8 != 0) [[unlikely]] {
-      return {fault_ == RingFault::kNone ? WriteResult::kTooLarge
-                                         : WriteResult::kCorrupt};
+    if (total > room_ || extension_bytes % 8 != 0) [[unlikely]] {
+      const WriteResult result = LookForRoom(total, extension_bytes);
+      if (result != WriteResult::kOk) return {result};
     }
     const uint32_t ring_bytes = static_cast<uint32_t>(total);
-    if (ring_bytes >= free_) [[unlikely]] {
-      if (fault_ != RingFault::kNone || !RefreshReadIndex()) {
-        return {WriteResult::kCorrupt};
-      }
-      if (ring_bytes >= free_) return {WriteResult::kFull};
-    }
     PrefetchAhead(ring_bytes);
-    return Stage(header, static_cast<uint32_t>(header_bytes), payload_bytes,
-                 ring_bytes);
+    return Stage(header, static_cast<uint32_t>(header_bytes),
+                 static_cast<uint32_t>(payload_bytes), ring_bytes);
   }
 
-  Reservation Stage(const PacketHeader& header, uint32_t header_bytes,
-                    uint32_t payload_bytes, uint32_t ring_bytes) {
+  ABSL_ATTRIBUTE_ALWAYS_INLINE Reservation Stage(const PacketHeader& header,
+                                                 uint32_t header_bytes,
+                                                 uint32_t payload_bytes,
+                                                 uint32_t ring_bytes) {
     std::byte* const start = ring_.data + write_;
     const uint32_t packet_bytes = ring_bytes - kTrailerBytes;
     // A PacketDescriptor, as the two words it is on the wire.
@@ -208,12 +215,15 @@ class BasicRingProducer {
         static_cast<uint64_t>(header.type) | (header_bytes / 8ull) << 16 |
             (packet_bytes / 8ull) << 32 | uint64_t{header.flags} << 48,
         header.transaction_id};
-    const uint32_t padding = packet_bytes - header_bytes - payload_bytes;
-    if (padding != 0) access_.Zero(start + packet_bytes - padding, padding);
+    if (const uint32_t padding = -payload_bytes % 8; padding != 0) {
+      const uint64_t zero = 0;
+      access_.CopyTo(start + packet_bytes - padding, &zero, padding);
+    }
     access_.CopyTo(start, descriptor, sizeof(descriptor));
     const uint64_t trailer = uint64_t{write_} << 32;
     access_.CopyTo(start + packet_bytes, &trailer, sizeof(trailer));
-    free_ -= ring_bytes;
+    room_ -= ring_bytes;
+    ++staged_packets_;
     write_ = Advance(write_, ring_bytes, ring_.data_bytes);
     return {WriteResult::kOk, start + kDescriptorBytes, start + header_bytes};
   }
@@ -221,13 +231,30 @@ class BasicRingProducer {
   // Within a batch the lines of the packets to come are taken from the reader's
   // core while this one is written.  Not for a packet on its own, whose
   // successor is far away, and not where the reader may still be reading.
-  void PrefetchAhead(uint32_t ring_bytes) {
+  ABSL_ATTRIBUTE_ALWAYS_INLINE void PrefetchAhead(uint32_t ring_bytes) {
     if (write_ == published_) return;
-    if (free_ < ring_bytes + 2 * kPrefetchBytes) return;
+    if (room_ < ring_bytes + 2 * kPrefetchBytes) return;
     const std::byte* const ahead = ring_.data + write_ + kPrefetchBytes;
     for (uint32_t at = 0; at < ring_bytes; at += kCacheLineBytes) {
       access_.PrefetchForWrite(ahead + at);
     }
+  }
+
+  // Whether a packet that did not fit, or cannot ever fit, fits after all.
+  ABSL_ATTRIBUTE_NOINLINE WriteResult LookForRoom(uint64_t ring_bytes,
+                                                  uint64_t extension_bytes) {
+    if (fault_ != RingFault::kNone) return WriteResult::kCorrupt;
+    if (ring_bytes > max_ring_bytes_ || extension_bytes % 8 != 0) {
+      return WriteResult::kTooLarge;
+    }
+    if (!RefreshReadIndex()) return WriteResult::kCorrupt;
+    return ring_bytes > room_ ? WriteResult::kFull : WriteResult::kOk;
+  }
+
+  // A packet must leave at least one unit of 8 bytes free.
+  void CountRoom() {
+    const uint64_t fits = FreeBytes(write_, read_, ring_.data_bytes) - 8;
+    room_ = fits < max_ring_bytes_ ? fits : max_ring_bytes_;
   }
 
   // Fetches the peer's index.  It may only have moved forward, and not past
@@ -241,7 +268,7 @@ class BasicRingProducer {
       return Fault(RingFault::kIndexBackwards);
     }
     read_ = now;
-    free_ = FreeBytes(write_, read_, ring_.data_bytes);
+    CountRoom();
     return true;
   }
 
@@ -253,15 +280,16 @@ class BasicRingProducer {
 
   bool Fault(RingFault fault) {
     fault_ = fault;
-    free_ = 0;  // every write comes to look
+    room_ = 0;  // every write comes to look
     return false;
   }
 
   RingView ring_;
-  uint32_t free_ = 0;            // of write_ and read_
-  uint64_t max_ring_bytes_ = 0;  // of one packet
+  uint64_t room_ = 0;            // for one packet; of write_ and read_
+  uint64_t max_ring_bytes_ = 0;  // of one packet, ever
   uint32_t write_ = 0;           // where the next packet goes
   uint32_t published_ = 0;       // what the peer has been told
+  uint32_t staged_packets_ = 0;  // since the last publish
   uint32_t read_ = 0;            // the peer's index, last checked value
   bool pending_armed_ = false;
   RingFault fault_ = RingFault::kNone;

@@ -73,6 +73,12 @@ constexpr const char* RingFaultName(RingFault fault) {
   return "unknown";
 }
 
+// When a batch is full: whichever is reached first.
+struct BatchBound {
+  uint32_t bytes = 16384;
+  uint32_t packets = UINT32_MAX;
+};
+
 // One side's own idea of a ring: what a save stores, and what a restore
 // compares with the words in shared memory.
 struct RingPosition {

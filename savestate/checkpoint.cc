@@ -79,7 +79,7 @@ CheckpointFolder::CheckpointFolder(FileSystem& file_system, std::string path,
                                    const FrameLimits& limits)
     : file_system_(&file_system), path_(std::move(path)), limits_(limits) {}
 
-CheckpointFolder::CheckpointFolder(CheckpointFolder&& other)
+CheckpointFolder::CheckpointFolder(CheckpointFolder&& other) noexcept
     : file_system_(other.file_system_),
       path_(std::move(other.path_)),
       limits_(other.limits_),

@@ -66,7 +66,7 @@ class CheckpointFolder {
       const std::string& path, const FrameLimits& limits = {},
       FileSystem& file_system = PosixFileSystem::Get());
 
-  CheckpointFolder(CheckpointFolder&& other);
+  CheckpointFolder(CheckpointFolder&& other) noexcept;
   CheckpointFolder& operator=(CheckpointFolder&&) = delete;
   ~CheckpointFolder();
 

@@ -42,7 +42,7 @@ class SimulatedDisk final : public FileSystem {
   const std::string& content(const std::string& name) const {
     return inodes_.at(entries_.at(name)).bytes;
   }
-  void set_content(const std::string& name, std::string bytes) {
+  void set_content(const std::string& name, const std::string& bytes) {
     inodes_[entries_.at(name)] = {bytes, bytes};
   }
   std::vector<std::string> names() const;

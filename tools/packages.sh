@@ -25,6 +25,9 @@ libssl-dev                SHA-256 of the checkpoint manifest
 libext2fs-dev             the demo reads its disk's file system
 comerr-dev                libext2fs needs it to link
 e2fsprogs                 the demo makes and checks file systems
+libdpdk-dev               the other side of the ring in an interoperation test
+libboost-dev              a peer that the ring benchmark measures beside us
+libconcurrentqueue-dev    a peer that the ring benchmark measures beside us
 libreaderwriterqueue-dev  a peer that the ring benchmark measures beside us
 nlohmann-json3-dev        JSON of the command line tools
 libcli11-dev              arguments of the command line tools

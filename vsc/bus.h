@@ -101,11 +101,10 @@ class Bus final : private ClientEvents {
   void OnVersion(const ClientVersion& version) override;
   void OnOffer(const ClientOffer& offer) override;
   void OnAllOffersDelivered() override {}
-  void OnRescind(ChannelId channel) override;
-  void OnOpenResult(ChannelId channel, uint32_t status) override;
-  void OnGpadlCreated(ChannelId channel, GpadlId gpadl,
-                      uint32_t status) override;
-  void OnGpadlTorndown(ChannelId channel, GpadlId gpadl) override;
+  void OnRescind(ChannelId id) override;
+  void OnOpenResult(ChannelId id, uint32_t status) override;
+  void OnGpadlCreated(ChannelId id, GpadlId gpadl, uint32_t status) override;
+  void OnGpadlTorndown(ChannelId id, GpadlId gpadl) override;
   void OnModifyResponse(ChannelId channel, uint32_t status) override {
     (void)channel, (void)status;
   }
@@ -115,7 +114,7 @@ class Bus final : private ClientEvents {
   absl::Status StartOpen(RingChannel& channel);
   absl::Status AttachAndOpen(RingChannel& channel);
   void StartClose(RingChannel& channel);
-  void Forget(ChannelId channel);
+  void Forget(ChannelId id);
   void Note(const absl::Status& status);
   bool PollChannel(uint32_t channel_id);
 

@@ -32,7 +32,7 @@ class LoggingDevice : public Device {
   explicit LoggingDevice(IncomingPolicy policy = IncomingPolicy::kResume)
       : policy(policy) {}
 
-  absl::Status OnOpened(ServerChannel& channel,
+  absl::Status OnOpened(ServerChannel& opened,
                         absl::Span<const std::byte> user_data) override;
   void OnStarted() override;
   void OnSuspend() override { log.push_back("suspend"); }
@@ -43,8 +43,8 @@ class LoggingDevice : public Device {
   absl::StatusOr<std::string> SaveDevice() override { return state; }
   savestate::SizeAnswer SavePacket(const PacketInfo& packet,
                                    absl::Span<std::byte> out) override;
-  absl::Status OnRestored(ServerChannel& channel,
-                          absl::Span<const std::byte> state) override;
+  absl::Status OnRestored(ServerChannel& restored,
+                          absl::Span<const std::byte> saved) override;
   absl::Status RestorePacket(IncomingPacket packet,
                              absl::Span<const std::byte> blob) override;
 

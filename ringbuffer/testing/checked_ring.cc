@@ -9,7 +9,7 @@ namespace ferrybus::ringbuffer::testing {
 CheckedConsumer::CheckedConsumer(TestRing* ring, RingMutator* mutator,
                                  uint32_t max_packet_bytes)
     : ring_(ring),
-      max_packet_bytes_(max_packet_bytes),
+      max_packet_bytes_(std::max(max_packet_bytes, kDescriptorBytes)),
       recorder_(ring->view(), RingRole::kConsumer),
       consumer_(ring->view(), max_packet_bytes,
                 HostileAccess(mutator, CountingAccess(&recorder_))) {
@@ -78,6 +78,7 @@ bool CheckedConsumer::Release() {
       recorder_.loaded_values(kPendingSendSizeOffset).size();
   const bool acts = read_ != published_ && !corrupt();
   const bool signal = consumer_.Release();
+  signals_ += signal;
   if (!acts) {
     Check(!signal, "a signal for nothing");
     return Finish();
@@ -192,6 +193,7 @@ bool CheckedProducer::Publish() {
       recorder_.loaded_values(kInterruptMaskOffset).size();
   recorder_.BeginOperation();
   const bool signal = producer_.Publish();
+  signals_ += signal;
   if (!acts) {
     Check(!signal, "a signal for nothing");
     return Finish();

@@ -44,6 +44,8 @@ class CheckedConsumer {
   const std::string& error() const { return error_; }
   bool corrupt() const { return consumer_.fault() != RingFault::kNone; }
   uint64_t packets() const { return packets_; }
+  // How often the peer was to be signalled.
+  uint64_t signals() const { return signals_; }
 
  private:
   // Whether the write index that the last call loaded, if it did, is one that
@@ -63,6 +65,7 @@ class CheckedConsumer {
   uint64_t published_ = 0;
   uint64_t write_ = 0;
   uint64_t packets_ = 0;
+  uint64_t signals_ = 0;
   std::string error_;
 };
 
@@ -80,6 +83,8 @@ class CheckedProducer {
   bool corrupt() const { return producer_.fault() != RingFault::kNone; }
   bool has_unpublished() const { return producer_.has_unpublished(); }
   uint64_t packets() const { return packets_; }
+  // How often the peer was to be signalled.
+  uint64_t signals() const { return signals_; }
 
  private:
   bool TakeReadIndex();
@@ -97,6 +102,7 @@ class CheckedProducer {
   uint64_t published_ = 0;
   uint64_t read_ = 0;
   uint64_t packets_ = 0;
+  uint64_t signals_ = 0;
   std::string error_;
 };
 

@@ -134,10 +134,7 @@ class CountingAccess {
     recorder_->OnWrite(shared, bytes);
     memory_.CopyTo(shared, from, bytes);
   }
-  void Zero(std::byte* shared, size_t bytes) const {
-    recorder_->OnWrite(shared, bytes);
-    memory_.Zero(shared, bytes);
-  }
+  void PrefetchForRead(const std::byte*) const {}
   void PrefetchForWrite(const std::byte*) const {}
 
  private:

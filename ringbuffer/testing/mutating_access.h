@@ -91,8 +91,8 @@ class MutatingAccess {
   void CopyTo(std::byte* shared, const void* from, size_t bytes) const {
     inner_.CopyTo(shared, from, bytes);
   }
-  void Zero(std::byte* shared, size_t bytes) const {
-    inner_.Zero(shared, bytes);
+  void PrefetchForRead(const std::byte* shared) const {
+    inner_.PrefetchForRead(shared);
   }
   void PrefetchForWrite(const std::byte* shared) const {
     inner_.PrefetchForWrite(shared);

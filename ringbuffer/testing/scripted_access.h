@@ -92,9 +92,7 @@ class ScriptedAccess {
   void CopyTo(std::byte* shared, const void* from, size_t bytes) const {
     memory_.CopyTo(shared, from, bytes);
   }
-  void Zero(std::byte* shared, size_t bytes) const {
-    memory_.Zero(shared, bytes);
-  }
+  void PrefetchForRead(const std::byte*) const {}
   void PrefetchForWrite(const std::byte*) const {}
 
  private:

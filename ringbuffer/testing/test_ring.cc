@@ -61,6 +61,12 @@ RingMapping TestRing::MapAgain() const {
   return mapping;
 }
 
+std::vector<std::byte*> TestRing::pages() const {
+  std::vector<std::byte*> pages;
+  for (uint64_t offset : page_offsets_) pages.push_back(flat_ + offset);
+  return pages;
+}
+
 uint32_t TestRing::word(uint32_t offset) const {
   return __atomic_load_n(reinterpret_cast<uint32_t*>(Control() + offset),
                          __ATOMIC_ACQUIRE);

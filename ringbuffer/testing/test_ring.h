@@ -50,6 +50,8 @@ class TestRing {
   int fd() const { return fd_; }
   // In the ring's order, the control page first.
   const std::vector<uint64_t>& page_offsets() const { return page_offsets_; }
+  // The same pages, scattered over this address space.
+  std::vector<std::byte*> pages() const;
 
   // A control word, by its offset in wire.h.
   uint32_t word(uint32_t offset) const;

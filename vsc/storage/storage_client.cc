@@ -108,7 +108,7 @@ StorageStart StorageClient::Unmap(uint64_t offset_bytes, uint64_t length_bytes,
   scsi::StoreBe64(offset_bytes / disk_.block_bytes, &list[8]);
   scsi::StoreBe32(static_cast<uint32_t>(length_bytes / disk_.block_bytes),
                   &list[16]);
-  std::memcpy(options_.scratch_memory + slot * kUnmapSlotBytes, list,
+  std::memcpy(options_.scratch_memory + size_t{slot} * kUnmapSlotBytes, list,
               sizeof(list));
   std::array<uint8_t, 10> cdb = {};
   cdb[0] = static_cast<uint8_t>(scsi::Op::kUnmap);
@@ -117,7 +117,7 @@ StorageStart StorageClient::Unmap(uint64_t offset_bytes, uint64_t length_bytes,
   entry->transfer_bytes = kUnmapListBytes;
   entry->packet = MakeSrbPacket(cdb, vstor::kDataOut, kUnmapListBytes);
   entry->buffers.push_back(
-      {options_.scratch.gpa + slot * kUnmapSlotBytes, kUnmapListBytes});
+      {options_.scratch.gpa + size_t{slot} * kUnmapSlotBytes, kUnmapListBytes});
   return Start(*entry);
 }
 

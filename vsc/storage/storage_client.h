@@ -177,7 +177,7 @@ class StorageClient final : public Driver {
   void TakeInquiry(absl::Span<const uint8_t> data);
   void TakeCapacity(absl::Span<const uint8_t> data);
   void TakeLimits(absl::Span<const uint8_t> data);
-  void Fail(absl::Status status);
+  void Fail(const absl::Status& status);
 
   Events* const events_;
   const StorageClientOptions options_;

@@ -265,7 +265,7 @@ void StorageClient::TakeLimits(absl::Span<const uint8_t> data) {
   Enter(Step::kReady);
 }
 
-void StorageClient::Fail(absl::Status status) {
+void StorageClient::Fail(const absl::Status& status) {
   step_ = Step::kFailed;
   events_->OnFailed(status);
 }

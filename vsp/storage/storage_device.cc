@@ -84,7 +84,8 @@ DataDirection DirectionOf(const vstor::Srb& srb) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StorageDevice>> StorageDevice::Create(
-    std::unique_ptr<BlockBackend> backend, StorageDeviceOptions options) {
+    std::unique_ptr<BlockBackend> backend,
+    const StorageDeviceOptions& options) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   return std::unique_ptr<StorageDevice>(
       new StorageDevice(std::move(backend), options));

@@ -82,7 +82,8 @@ class StorageDevice final : public Device {
 
   // InvalidArgument: an option is outside its bounds.
   static absl::StatusOr<std::unique_ptr<StorageDevice>> Create(
-      std::unique_ptr<BlockBackend> backend, StorageDeviceOptions options);
+      std::unique_ptr<BlockBackend> backend,
+      const StorageDeviceOptions& options);
 
   ~StorageDevice() override;
   StorageDevice(const StorageDevice&) = delete;
