@@ -11,6 +11,7 @@
 #ifndef FERRYBUS_BENCH_LANE_H_
 #define FERRYBUS_BENCH_LANE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -29,34 +30,55 @@ class Lane {
   virtual void Consume(uint64_t packets) = 0;
 };
 
-// Some messages of one length to be sent in turn, few enough to stay in the
-// sender's cache.  Sixteen: a stamp stored just before it is copied would cost
-// a stall that no real sender has.
+// Instead of a length: lengths of 8 to 1,504 bytes, as a network has them.
+inline constexpr uint32_t kMixed = 0;
+
+// Some messages to be sent in turn, few enough to stay in the sender's cache.
+// Sixteen: a stamp stored just before it is copied would cost a stall that no
+// real sender has.
 class Messages {
  public:
-  explicit Messages(uint32_t bytes)
-      : bytes_(bytes), mask_(bytes <= 1024 ? 15 : 1) {
-    data_.resize(size_t{bytes} * (mask_ + 1));
+  explicit Messages(uint32_t length)
+      : mask_(length == kMixed ? 63
+              : length <= 1024 ? 15
+                               : 1) {
     for (uint64_t i = 0; i <= mask_; ++i) {
-      std::memcpy(data_.data() + i * bytes_, &i, sizeof(i));
+      messages_[i] = {data_.size(), length == kMixed ? MixedLength(i) : length};
+      data_.resize(data_.size() + messages_[i].length);
+      std::memcpy(&data_[messages_[i].at], &i, sizeof(i));
     }
   }
 
   const std::byte* operator[](uint64_t i) const {
-    return data_.data() + (i & mask_) * bytes_;
+    return data_.data() + messages_[i & mask_].at;
   }
+  uint32_t length(uint64_t i) const { return messages_[i & mask_].length; }
   uint64_t stamp(uint64_t i) const { return i & mask_; }
 
  private:
-  uint64_t bytes_;
+  struct Message {
+    size_t at = 0;
+    uint32_t length = 0;
+  };
+
+  // Multiples of 8, 377 on average: half of 8 to 128 bytes, a quarter to 512,
+  // a quarter to 1,504, in no order that a processor could learn quickly.
+  static uint32_t MixedLength(uint64_t i) {
+    const uint64_t random = (i + 1) * 0x9e3779b97f4a7c15ull >> 32;
+    const uint32_t most = i % 4 < 2 ? 16 : i % 4 == 2 ? 64 : 188;
+    const uint32_t least = i % 4 < 2 ? 1 : i % 4 == 2 ? 17 : 65;
+    return 8 * static_cast<uint32_t>(least + random % (most - least + 1));
+  }
+
   uint64_t mask_;
+  std::array<Message, 64> messages_;
   std::vector<std::byte> data_;
 };
 
 // What the consumer does with each message.
 class Reader {
  public:
-  explicit Reader(uint32_t bytes) : messages_(bytes) {}
+  explicit Reader(uint32_t length) : messages_(length) {}
   ~Reader() {
     if (wrong_ != 0) {
       std::fputs("a lane lost, doubled or reordered a message\n", stderr);
@@ -69,7 +91,9 @@ class Reader {
   // `load(offset)` returns the word there.
   template <typename Load>
   inline __attribute__((always_inline)) void Read(uint32_t bytes, Load load) {
-    wrong_ |= load(0) ^ messages_.stamp(next_++);
+    wrong_ |= load(0) ^ messages_.stamp(next_);
+    wrong_ |= bytes ^ messages_.length(next_);
+    ++next_;
     for (uint32_t at = 64; at < bytes; at += 64) sum_ += load(at);
     asm volatile("" ::"r"(sum_));
   }

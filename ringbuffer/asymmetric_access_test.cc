@@ -88,7 +88,7 @@ TEST_P(AsymmetricAccessTest, RegistersAsOftenAsAsked) {
 
 // A machine without the system call, and one that has it but refuses it.
 TEST_P(AsymmetricAccessTest, ARefusalIsAStatus) {
-  const auto code_after = [this](uint32_t command, uint32_t error) {
+  const auto code_after = [](uint32_t command, uint32_t error) {
     return InChild([&] {
       if (!RefuseMembarrier(command, error)) return kNoFilter;
       const auto access = AsymmetricAccess::Register(GetParam());

@@ -5,9 +5,6 @@
 // Nothing of DPDK is initialised: its send and receive functions need only a
 // channel structure, which this test fills in.
 
-#include <rte_bus_vmbus.h>
-#include <rte_vmbus_reg.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -23,6 +20,7 @@
 #include "ferrybus/ringbuffer/ring_index.h"
 #include "ferrybus/ringbuffer/ring_mapping.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
+#include "ferrybus/ringbuffer/testing/dpdk_channel.h"
 #include "ferrybus/ringbuffer/testing/model_ring.h"
 #include "ferrybus/ringbuffer/testing/test_ring.h"
 #include "ferrybus/ringbuffer/testing/test_seed.h"
@@ -35,29 +33,6 @@
 #define FERRYBUS_TEST_TSAN 1
 #endif
 #endif
-
-// One direction of a channel as DPDK 22.11 keeps it; its headers only name the
-// channel.  Were the layout another one, the first packet would show it.
-struct DpdkRing {
-  vmbus_bufring* ring;  // the data follows the control page
-  uint32_t data_bytes;
-  uint32_t write_index;  // of the writer: reserved so far
-};
-
-struct vmbus_channel {
-  void* lists[3];
-  const rte_vmbus_device* device;
-  DpdkRing incoming;
-  DpdkRing outgoing;
-  uint16_t relid;
-  uint16_t subchannel;
-  uint8_t monitor_id;
-  vmbus_mon_page* monitor;
-};
-static_assert(offsetof(vmbus_channel, incoming) == 0x20);
-static_assert(offsetof(vmbus_channel, outgoing) == 0x30);
-static_assert(offsetof(vmbus_channel, monitor_id) == 0x44);
-static_assert(offsetof(vmbus_channel, monitor) == 0x48);
 
 namespace ferrybus::ringbuffer {
 namespace {
@@ -77,8 +52,8 @@ class DpdkEnd {
   DpdkEnd(TestRing* incoming, TestRing* outgoing)
       : maps_{incoming->MapAgain(), outgoing->MapAgain()},
         buffer_(incoming->data_bytes()) {
-    channel_.incoming = Attach(maps_[0].view());
-    channel_.outgoing = Attach(maps_[1].view());
+    channel_.incoming = testing::AttachDpdkRing(maps_[0].view());
+    channel_.outgoing = testing::AttachDpdkRing(maps_[1].view());
     channel_.monitor_id = 37;
     channel_.monitor = &monitor_;
   }
@@ -126,11 +101,6 @@ class DpdkEnd {
   }
 
  private:
-  static DpdkRing Attach(const RingView& view) {
-    return {reinterpret_cast<vmbus_bufring*>(view.control), view.data_bytes,
-            *view.word(kWriteIndexOffset)};
-  }
-
   RingMapping maps_[2];
   vmbus_channel channel_ = {};
   vmbus_mon_page monitor_ = {};

@@ -38,6 +38,7 @@ class BatchTest : public ::testing::Test {
   RingProducer producer_{ring_.view()};
   RingConsumer consumer_{ring_.view(), 4096};
   PacketView packet_;
+  const Bytes payload_ = Bytes(64);
 };
 
 TEST_F(BatchTest, APacketForAnIdlePeerGoesAtOnce) {
@@ -133,6 +134,100 @@ TEST_F(BatchTest, PublishToLeavesTheRestStaged) {
   EXPECT_FALSE(consumer_.Release());
   EXPECT_TRUE(producer_.Publish());
   EXPECT_EQ(Take(), 3);
+}
+
+TEST_F(BatchTest, AReaderThatSpinsGivesRoomBackOnceItIsIdle) {
+  Stage();
+  ASSERT_TRUE(producer_.Publish());
+  ASSERT_EQ(Take(), 1);  // and found the ring empty once
+  EXPECT_FALSE(consumer_.ReleaseIfIdle(2));
+  EXPECT_EQ(released(), 0);
+  ASSERT_EQ(Take(), 0);
+  EXPECT_FALSE(consumer_.ReleaseIfIdle(2));
+  EXPECT_EQ(released(), kPacketBytes);
+  // A packet begins the count again.
+  Stage();
+  ASSERT_TRUE(producer_.Publish());
+  ASSERT_EQ(Take(), 1);
+  EXPECT_FALSE(consumer_.ReleaseIfIdle(2));
+  EXPECT_EQ(released(), kPacketBytes);
+}
+
+TEST_F(BatchTest, ABatchIsTakenUpToItsBound) {
+  Stage(7);
+  ASSERT_TRUE(producer_.Publish());
+  int taken = 0;
+  const auto take = [&](const BatchBound& bound) {
+    taken = 0;
+    return consumer_.TakeBatch(bound, [&](const PacketView& packet) {
+      EXPECT_EQ(packet.payload.size(), 64u);
+      ++taken;
+    });
+  };
+  EXPECT_EQ(take({.packets = 2}), ReadResult::kOk);
+  EXPECT_EQ(taken, 2);
+  EXPECT_EQ(take({.bytes = kPacketBytes + 1}), ReadResult::kOk);
+  EXPECT_EQ(taken, 2);
+  EXPECT_FALSE(consumer_.ReleaseIfDue({.packets = 4}));
+  EXPECT_EQ(released(), 4 * kPacketBytes);
+  EXPECT_EQ(take({}), ReadResult::kOk);
+  EXPECT_EQ(taken, 3);
+  EXPECT_EQ(take({}), ReadResult::kEmpty);
+  EXPECT_EQ(taken, 0);
+}
+
+TEST_F(BatchTest, ABrokenPacketEndsTheBatchBehindTheGoodOnes) {
+  Stage(3);
+  ASSERT_TRUE(producer_.Publish());
+  const Bytes broken(8);  // type 0
+  ring_.Write(2 * kPacketBytes, broken);
+  int taken = 0;
+  const auto count = [&](const PacketView&) { ++taken; };
+  EXPECT_EQ(consumer_.TakeBatch({}, count), ReadResult::kCorrupt);
+  EXPECT_EQ(taken, 2);
+  EXPECT_EQ(consumer_.fault(), RingFault::kPacketType);
+  EXPECT_EQ(consumer_.TakeBatch({}, count), ReadResult::kCorrupt);
+  EXPECT_EQ(taken, 2);
+}
+
+TEST_F(BatchTest, ABatchIsWrittenAsFarAsThereIsRoom) {
+  const auto packet_at = [this](uint32_t i) {
+    return OutgoingPacket{{.transaction_id = i}, {}, payload_};
+  };
+  BatchResult batch = producer_.WriteBatch(100, {.packets = 5}, packet_at);
+  EXPECT_EQ(batch.result, WriteResult::kOk);
+  EXPECT_EQ(batch.packets, 5u);
+  batch = producer_.WriteBatch(100, {.bytes = kPacketBytes + 1}, packet_at);
+  EXPECT_EQ(batch.packets, 2u);
+  batch = producer_.WriteBatch(1, {}, packet_at);
+  EXPECT_EQ(batch.packets, 1u);
+  ASSERT_TRUE(producer_.Publish());
+  EXPECT_EQ(published(), 8 * kPacketBytes);
+  // 46 packets fit into a ring of 4096 bytes.
+  batch = producer_.WriteBatch(100, {}, packet_at);
+  EXPECT_EQ(batch.result, WriteResult::kFull);
+  EXPECT_EQ(batch.packets, 38u);
+  ASSERT_EQ(Take(), 8);
+  EXPECT_FALSE(consumer_.Release());
+  // The peer's room is found in the middle of a batch.
+  batch = producer_.WriteBatch(100, {}, packet_at);
+  EXPECT_EQ(batch.result, WriteResult::kFull);
+  EXPECT_EQ(batch.packets, 8u);
+  EXPECT_TRUE(producer_.Publish());
+  EXPECT_EQ(Take(), 46);
+}
+
+TEST_F(BatchTest, APacketThatNeverFitsEndsTheBatchBeforeIt) {
+  const Bytes huge(8192);
+  const BatchResult batch =
+      producer_.WriteBatch(5, {}, [&](uint32_t i) -> OutgoingPacket {
+        if (i == 2) return {{}, {}, huge};
+        return {{}, {}, payload_};
+      });
+  EXPECT_EQ(batch.result, WriteResult::kTooLarge);
+  EXPECT_EQ(batch.packets, 2u);
+  EXPECT_TRUE(producer_.Publish());
+  EXPECT_EQ(Take(), 2);
 }
 
 }  // namespace

@@ -128,14 +128,8 @@ class BasicRingConsumer {
       if (result != ReadResult::kOk) return result;
     }
     const std::byte* const start = ring_.data + read_;
-    if (available_ > 2 * kPrefetchBytes) {
-      // Not the lines that the writer may still be writing.
-      access_.PrefetchForRead(start + kPrefetchBytes);
-    }
     uint64_t descriptor[2];
-    access_.CopyFrom(descriptor, start, sizeof(descriptor));
-    // Most packets are of the shape of the one before.  The comparison lets
-    // the processor go on to the next packet before this one has arrived.
+    FetchDescriptor(start, available_, descriptor);
     if (descriptor[0] != shape_.word) [[unlikely]] {
       const RingFault fault = CheckShape(descriptor[0]);
       if (fault != RingFault::kNone) return Corrupt(fault);
@@ -143,17 +137,54 @@ class BasicRingConsumer {
     if (shape_.ring_bytes > available_) [[unlikely]] {
       return Corrupt(RingFault::kTruncatedPacket);
     }
-    packet->type = shape_.type;
-    packet->completion_requested = shape_.completion_requested;
-    packet->transaction_id = descriptor[1];
-    packet->extension = {start + kDescriptorBytes,
-                         shape_.header_bytes - kDescriptorBytes, access_};
-    packet->payload = {start + shape_.header_bytes, shape_.payload_bytes,
-                       access_};
+    *packet = ViewOf(start, descriptor[1], shape_);
     available_ -= shape_.ring_bytes;
     ++taken_packets_;
     read_ = Advance(read_, shape_.ring_bytes, ring_.data_bytes);
     return ReadResult::kOk;
+  }
+
+  // Takes packets, in order, until those of one call reach `bound`, or until
+  // Next() would say something else than kOk, which is the result.  Gives each
+  // to `visit(const PacketView&)`, which must not use this consumer.  About
+  // half the instructions of Next(): the state stays in registers.
+  template <typename Visit>
+  ABSL_ATTRIBUTE_ALWAYS_INLINE ReadResult TakeBatch(const BatchBound& bound,
+                                                    Visit visit) {
+    if (available_ < kMinPacketBytes) [[unlikely]] {
+      const ReadResult result = LookForMore();
+      if (result != ReadResult::kOk) return result;
+    }
+    uint32_t read = read_;
+    uint32_t available = available_;
+    Shape shape = shape_;
+    const uint32_t enough =
+        bound.bytes < available ? available - bound.bytes : 0;
+    uint32_t packets = 0;
+    RingFault fault = RingFault::kNone;
+    do {
+      const std::byte* const start = ring_.data + read;
+      uint64_t descriptor[2];
+      FetchDescriptor(start, available, descriptor);
+      if (descriptor[0] != shape.word) [[unlikely]] {
+        available_ = available;
+        fault = CheckShape(descriptor[0]);
+        shape = shape_;
+        if (fault != RingFault::kNone) break;
+      }
+      if (shape.ring_bytes > available) [[unlikely]] {
+        fault = RingFault::kTruncatedPacket;
+        break;
+      }
+      visit(ViewOf(start, descriptor[1], shape));
+      available -= shape.ring_bytes;
+      read = Advance(read, shape.ring_bytes, ring_.data_bytes);
+      ++packets;
+    } while (available > enough && packets < bound.packets);
+    available_ = available;
+    read_ = read;
+    taken_packets_ += packets;
+    return fault == RingFault::kNone ? ReadResult::kOk : Corrupt(fault);
   }
 
   // Gives the bytes of all packets taken so far back to the peer.  True: the
@@ -176,12 +207,19 @@ class BasicRingConsumer {
   }
 
   // Release(), if the bound is reached: the peer's room then comes back in few
-  // large pieces, not packet by packet.  Whoever finds the ring empty calls
-  // Release().
+  // large pieces, not packet by packet.  Call it after each packet, and when
+  // the ring is found empty either Release() or ReleaseIfIdle().
   [[nodiscard]] bool ReleaseIfDue(const BatchBound& bound) {
     const uint32_t bytes = UsedBytes(read_, published_, ring_.data_bytes);
     if (bytes < bound.bytes && taken_packets_ < bound.packets) return false;
     return Release();
+  }
+
+  // Release(), if the last `looks` calls of Next() all found the ring empty.
+  // For a reader that spins: each release takes the line of the indices away
+  // from a peer that is about to publish the next packet.
+  [[nodiscard]] bool ReleaseIfIdle(uint32_t looks) {
+    return empty_looks_ >= looks && Release();
   }
 
   // Un-takes everything since the last Release(): Next() delivers it again.
@@ -248,12 +286,38 @@ class BasicRingConsumer {
     uint32_t ring_bytes = kMinPacketBytes;  // with the trailer
   };
 
+  // Most packets are of the shape of the one before.  Comparing lets the
+  // processor go on to the next packet before this one has arrived.
+  ABSL_ATTRIBUTE_ALWAYS_INLINE void FetchDescriptor(
+      const std::byte* start, uint32_t available, uint64_t* descriptor) const {
+    if (available > 2 * kPrefetchBytes) {
+      // Not the lines that the writer may still be writing.
+      access_.PrefetchForRead(start + kPrefetchBytes);
+    }
+    access_.CopyFrom(descriptor, start, kDescriptorBytes);
+  }
+
+  ABSL_ATTRIBUTE_ALWAYS_INLINE PacketView ViewOf(const std::byte* start,
+                                                 uint64_t transaction_id,
+                                                 const Shape& shape) const {
+    return {shape.type,
+            shape.completion_requested,
+            transaction_id,
+            {start + kDescriptorBytes, shape.header_bytes - kDescriptorBytes,
+             access_},
+            {start + shape.header_bytes, shape.payload_bytes, access_}};
+  }
+
   // Nothing of what was seen is left, or less than any packet takes.
   ABSL_ATTRIBUTE_NOINLINE ReadResult LookForMore() {
     if (fault_ != RingFault::kNone) return ReadResult::kCorrupt;
     if (available_ == 0) {
       if (!RefreshWriteIndex()) return ReadResult::kCorrupt;
-      if (available_ == 0) return ReadResult::kEmpty;
+      if (available_ == 0) {
+        ++empty_looks_;
+        return ReadResult::kEmpty;
+      }
+      empty_looks_ = 0;
       if (available_ >= kMinPacketBytes) return ReadResult::kOk;
     }
     return Corrupt(RingFault::kTruncatedPacket);
@@ -330,6 +394,7 @@ class BasicRingConsumer {
   uint32_t read_ = 0;           // the next packet to take
   uint32_t published_ = 0;      // what the peer has been told
   uint32_t taken_packets_ = 0;  // since the last release
+  uint32_t empty_looks_ = 0;    // since the last packet
   uint32_t write_ = 0;          // the peer's index, last checked value
   uint32_t max_packet_bytes_ = 0;
   RingFault fault_ = RingFault::kNone;

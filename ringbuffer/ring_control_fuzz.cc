@@ -107,6 +107,9 @@ class Machine {
       case 13:
         ConsumerStep([&] { consumer_->Rollback(); });
         break;
+      case 14:
+        ConsumerStep([&] { consumer_->TakeBatch({.packets = 3}); });
+        break;
       default:
         ConsumerStep([&] { consumer_->Next(); });
     }

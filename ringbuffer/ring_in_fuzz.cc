@@ -46,6 +46,9 @@ void Run(FuzzInput calls, CheckedConsumer* consumer) {
       case 2:
         consumer->Unmask();
         break;
+      case 3:
+        consumer->TakeBatch({.packets = call / 8u});
+        break;
       default:
         consumer->Next();
     }

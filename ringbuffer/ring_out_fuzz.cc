@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 #include "ferrybus/ringbuffer/testing/checked_ring.h"
 #include "ferrybus/ringbuffer/testing/fuzz_input.h"
@@ -64,6 +65,12 @@ void Run(FuzzInput input, TestRing* ring, CheckedProducer* producer) {
         // The peer reads everything.
         ring->set_word(kReadIndexOffset, ring->word(kWriteIndexOffset));
         break;
+      case 3: {
+        std::vector<ModelPacket> batch(call / 8 % 8);
+        for (ModelPacket& packet : batch) packet = TakePacket(call, &input);
+        producer->WriteBatch(batch, {.packets = TakeByte(&input)});
+        break;
+      }
       default:
         producer->Write(TakePacket(call, &input));
     }

@@ -97,6 +97,12 @@ TEST(MutationTest, WhatTheConsumerDoesFitsOneSnapshot) {
         case 2:
           good = consumer.Unmask();
           break;
+        case 3:
+        case 4:
+          good = consumer.TakeBatch(
+              {.bytes = static_cast<uint32_t>(random() % 1000),
+               .packets = static_cast<uint32_t>(random() % 8)});
+          break;
         default:
           good = consumer.Next();
       }
@@ -136,6 +142,12 @@ TEST(MutationTest, WhatTheProducerDoesFitsOneSnapshot) {
         good = producer.Arm(random() % 5000);
       } else if (choice == 2 && round % 2 == 1) {
         ring.set_word(kReadIndexOffset, ring.word(kWriteIndexOffset));
+      } else if (choice == 3) {
+        std::vector<ModelPacket> batch(random() % 8);
+        for (ModelPacket& packet : batch) packet = RandomPacket(&random);
+        good = producer.WriteBatch(
+            batch, {.bytes = static_cast<uint32_t>(random() % 1000),
+                    .packets = static_cast<uint32_t>(random() % 8)});
       } else {
         good = producer.Write(RandomPacket(&random));
       }

@@ -269,9 +269,11 @@ class Run {
       RunSide(1);
       _exit(shared_->side[1].failure[0] != 0);
     }
-    std::atomic<int> running{plan_.peers == Peers::kThreads ? 2 : 1};
+    const int sides = plan_.peers == Peers::kThreads ? 2 : 1;
+    std::atomic<int> running{sides};
     std::vector<std::thread> threads;
-    for (int i = 0; i < running.load(); ++i) {
+    threads.reserve(sides);
+    for (int i = 0; i < sides; ++i) {
       threads.emplace_back([this, i, &running] {
         RunSide(i);
         --running;
@@ -349,7 +351,7 @@ class Run {
         if (status != 0) Stop(0);
       }
       constexpr int kStepMs = 2;
-      const timespec step = {0, kStepMs * 1'000'000};
+      const timespec step = {0, kStepMs * 1'000'000L};
       nanosleep(&step, nullptr);
       still_ms = Progress() == progress ? still_ms + kStepMs : 0;
       progress = Progress();
@@ -397,7 +399,7 @@ class Run {
 #if defined(__SANITIZE_THREAD__)
 constexpr uint64_t kPackets = 5000;
 #else
-constexpr uint64_t kPackets = 50000;
+constexpr uint64_t kPackets = 10000;
 #endif
 
 uint64_t PacketCount(const WaitPolicy& a, const WaitPolicy& b) {

@@ -41,6 +41,11 @@ inline __attribute__((always_inline)) void WideCopy(std::byte* to,
     // The last sixteen bytes may overlap what the loop wrote.
     const size_t last = bytes - 16;
     size_t at = 0;
+    if (bytes >= 2048) {
+      // Whole lines from here on: a store across two of them costs double.
+      for (; at < 64; at += 16) Move<Vector16>(to + at, from + at);
+      at -= reinterpret_cast<uintptr_t>(to) % 64;
+    }
     for (; at + 64 <= bytes; at += 64) {
       Move<Vector16>(to + at, from + at);
       Move<Vector16>(to + at + 16, from + at + 16);

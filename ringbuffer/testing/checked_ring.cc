@@ -30,8 +30,41 @@ bool CheckedConsumer::Next() {
     Check(result == ReadResult::kCorrupt, "a fault was forgotten");
     return Finish();
   }
-  const bool index_sound = TakeWriteIndex();
-  if (!index_sound) {
+  if (result == ReadResult::kOk) {
+    Check(TakeWriteIndex(), "an impossible index was believed");
+    return NextIsPacket(view) && Finish();
+  }
+  return CheckEnd(result);
+}
+
+bool CheckedConsumer::TakeBatch(const BatchBound& bound) {
+  const bool was_corrupt = corrupt();
+  const uint64_t first = read_;
+  uint32_t packets = 0;
+  recorder_.BeginOperation();
+  const ReadResult result = consumer_.TakeBatch(
+      bound, [&](const BasicPacketView<HostileAccess>& view) {
+        Check(packets < std::max(bound.packets, 1u) &&
+                  (packets == 0 || Distance(first, read_) < bound.bytes),
+              "a batch beyond its bound");
+        ++packets;
+        Check(TakeWriteIndex(), "an impossible index was believed");
+        NextIsPacket(view);
+      });
+  if (was_corrupt) {
+    Check(result == ReadResult::kCorrupt && packets == 0,
+          "a fault was forgotten");
+    return Finish();
+  }
+  if (result != ReadResult::kOk) return CheckEnd(result);
+  Check(packets != 0 && (packets >= bound.packets || read_ == write_ ||
+                         Distance(first, read_) >= bound.bytes),
+        "a batch that ended too early");
+  return Finish();
+}
+
+bool CheckedConsumer::CheckEnd(ReadResult result) {
+  if (!TakeWriteIndex()) {
     Check(result == ReadResult::kCorrupt, "an impossible index was believed");
     return Finish();
   }
@@ -39,7 +72,6 @@ bool CheckedConsumer::Next() {
     Check(read_ == write_, "empty, but bytes are there");
     return Finish();
   }
-  if (result == ReadResult::kOk) return NextIsPacket(view) && Finish();
   ModelPacket model;
   uint64_t ring_bytes = 0;
   Check(ModelParse(
@@ -183,6 +215,55 @@ bool CheckedProducer::Write(const ModelPacket& packet) {
     write_ = (write_ + image.size()) % ring_->data_bytes();
     ++packets_;
   }
+  return Finish();
+}
+
+bool CheckedProducer::WriteBatch(const std::vector<ModelPacket>& packets,
+                                 const BatchBound& bound) {
+  const bool was_corrupt = corrupt();
+  recorder_.BeginOperation();
+  bool sound = true;
+  const BatchResult batch = producer_.WriteBatch(
+      static_cast<uint32_t>(packets.size()), bound, [&](uint32_t i) {
+        // Each packet may look for room once.
+        sound = TakeReadIndex() && sound;
+        recorder_.BeginOperation();
+        const ModelPacket& packet = packets[i];
+        return OutgoingPacket{{static_cast<PacketType>(packet.type),
+                               packet.flags, packet.transaction_id},
+                              packet.extension,
+                              packet.payload};
+      });
+  if (was_corrupt) {
+    const bool asked =
+        !packets.empty() && bound.packets != 0 && bound.bytes != 0;
+    Check(
+        batch.packets == 0 && (batch.result == WriteResult::kCorrupt) == asked,
+        "a fault was forgotten");
+    return Finish();
+  }
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < batch.packets; ++i) {
+    Check(i < bound.packets && bytes < bound.bytes, "a batch beyond its bound");
+    const Bytes image = ModelImage(packets[i], static_cast<uint32_t>(write_));
+    Check(ring_->Read(write_, image.size()) == image, "wrong packet bytes");
+    write_ = (write_ + image.size()) % ring_->data_bytes();
+    bytes += image.size();
+    ++packets_;
+  }
+  if (batch.result == WriteResult::kOk) {
+    Check(batch.packets == packets.size() || batch.packets == bound.packets ||
+              bytes >= bound.bytes,
+          "a batch that ended too early");
+    Check(TakeReadIndex() && sound, "an impossible index was believed");
+    Check(Distance(read_, write_) < ring_->data_bytes() &&
+              Distance(read_, published_) <= Distance(read_, write_),
+          "more than there was room for");
+    return Finish();
+  }
+  const Bytes next =
+      ModelImage(packets[batch.packets], static_cast<uint32_t>(write_));
+  Check(batch.result == ExpectedResult(next.size()), "a wrong batch result");
   return Finish();
 }
 

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "ferrybus/ringbuffer/ring_consumer.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
@@ -36,6 +37,7 @@ class CheckedConsumer {
 
   // Each returns false when the ring is corrupt or error() is set.
   bool Next();
+  bool TakeBatch(const BatchBound& bound);
   bool Release();
   bool Rollback();
   bool Unmask();
@@ -54,6 +56,8 @@ class CheckedConsumer {
   uint64_t Distance(uint64_t from, uint64_t to) const;
   bool Check(bool good, const char* what);
   bool Finish();
+  // Whether what Next() or TakeBatch() ended with is right.
+  bool CheckEnd(ReadResult result);
   bool NextIsPacket(const BasicPacketView<HostileAccess>& view);
 
   TestRing* const ring_;
@@ -75,6 +79,8 @@ class CheckedProducer {
 
   // Each returns false when the ring is corrupt or error() is set.
   bool Write(const ModelPacket& packet);
+  bool WriteBatch(const std::vector<ModelPacket>& packets,
+                  const BatchBound& bound);
   bool Publish();
   // Only when nothing is staged.
   bool Arm(uint64_t ring_bytes);
