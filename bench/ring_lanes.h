@@ -33,6 +33,20 @@ class NoFenceAccess : public ringbuffer::ProductionAccess {
   void FullFence() const { asm volatile("" ::: "memory"); }
 };
 
+// Without one of the tricks, to show what it buys.
+class NoPrefetchAccess : public ringbuffer::ProductionAccess {
+ public:
+  void PrefetchForRead(const std::byte*) const {}
+  void PrefetchForWrite(const std::byte*) const {}
+};
+
+class LibcCopyAccess : public ringbuffer::ProductionAccess {
+ public:
+  void CopyTo(std::byte* shared, const void* from, size_t bytes) const {
+    std::memcpy(shared, from, bytes);
+  }
+};
+
 inline constexpr uint32_t kIdleLooks = 256;
 
 struct RingUse {
@@ -43,6 +57,7 @@ struct RingUse {
   // the ring empty kIdleLooks times.
   ringbuffer::BatchBound release = {.bytes = 16384};
   uint32_t reader_pauses = 1;  // between two looks at an empty ring
+  bool masks_signals = true;   // the consumer, which spins
   uint32_t data_bytes = 1 << 20;
 };
 
@@ -67,7 +82,7 @@ class BasicRingLane final : public Lane {
 
   void Consume(uint64_t packets) override {
     ConsumerType consumer(ring_.view(), use_.data_bytes, access_);
-    consumer.MaskSignals();  // it looks by itself
+    if (use_.masks_signals) consumer.MaskSignals();
     Reader reader(kLength);
     for (uint64_t i = 0; i < packets;) {
       const ringbuffer::ReadResult result = consumer.TakeBatch(

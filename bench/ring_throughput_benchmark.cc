@@ -82,9 +82,24 @@ void RegisterRing() {
   }
 }
 
-// What the checks and what other address spaces cost.
+// What the checks and what other address spaces cost, and what each trick
+// buys.
 template <uint32_t kLength>
 void RegisterVariants() {
+  using Fenced = RingLane<ProductionAccess, kLength>;
+  using NoFence = RingLane<NoFenceAccess, kLength>;
+  Register(kLength, "ferrybus_without_prefetch_batch_64k",
+           Make<RingLane<NoPrefetchAccess, kLength>>(kBatch64k));
+  Register(kLength, "ferrybus_without_wide_copy_batch_64k",
+           Make<RingLane<LibcCopyAccess, kLength>>(kBatch64k));
+  Register(kLength, "ferrybus_without_fence_batch_64k",
+           Make<NoFence>(kBatch64k));
+  RegisterSlow(kLength, "ferrybus_without_lazy_release_one_by_one",
+               Make<Fenced>(RingUse{.batch = {.packets = 1},
+                                    .release = {.packets = 1}}));
+  RegisterSlow(
+      kLength, "ferrybus_without_mask_one_by_one",
+      Make<Fenced>(RingUse{.batch = {.packets = 1}, .masks_signals = false}));
   Register(kLength, "ferrybus_unchecked_batch_64k",
            Make<TrustingRingLane<kLength>>(kBatch64k));
   Register(kLength, "ferrybus_unchecked_batch_equal",
@@ -111,8 +126,11 @@ void RegisterPeers() {
   Register(kLength, "boost_spsc_all", Make<BoostAllLane<kLength>>(kRingBytes));
   Register(kLength, "moodycamel_readerwriter",
            Make<ReaderWriterQueueLane<kLength>>(kRingBytes));
-  Register(kLength, "moodycamel_concurrent",
-           Make<ConcurrentQueueLane<kLength>>(kRingBytes));
+  // Its bursts must fit into the ring.
+  if constexpr (kLength <= 4096) {
+    Register(kLength, "moodycamel_concurrent",
+             Make<ConcurrentQueueLane<kLength>>(kRingBytes));
+  }
   Register(kLength, "rte_ring_pointer",
            Make<RtePointerLane>(kLength, kRingBytes));
   Register(kLength, "rte_ring_zero_copy",
@@ -128,6 +146,7 @@ void RegisterLengths() {
   ((RegisterRing<kLengths>(), RegisterPeers<kLengths>()), ...);
   RegisterVariants<8>();
   RegisterVariants<64>();
+  RegisterVariants<256>();
   RegisterVariants<1024>();
 }
 

@@ -54,7 +54,9 @@ class Devices : public ServerEvents {
   void OnConnected(const Contact&) override {}
   void OnDisconnected() override {
     for (const auto& [offer, state] : states) {
-      FERRYBUS_CHECK(state == State::kIdle, "disconnected with a channel open");
+      FERRYBUS_CHECK(
+          state == State::kIdle || connection->FindOffer(offer)->is_reserved,
+          "disconnected with a channel open");
     }
   }
   void OnOpenRequested(OfferId offer, const OpenRequest& request,
@@ -75,7 +77,17 @@ class Devices : public ServerEvents {
     return target_vp != 1;
   }
   void OnGpadlTeardownRequested(OfferId, GpadlId) override {}
+  ModifyConnectionAnswer OnModifyConnectionRequested(
+      const MonitorPages& pages) override {
+    FERRYBUS_CHECK(AreMonitorPages(pages, kTestRamPages), "bad monitor pages");
+    return static_cast<ModifyConnectionAnswer>((pages.parent_to_child >> 12) %
+                                               3);
+  }
+  bool OnTlConnectRequested(const TlConnectRequest& request) override {
+    return (request.endpoint_id.bytes[15] & 1) != 0;
+  }
 
+  const ServerConnection* connection = nullptr;
   std::map<OfferId, State> states;
 };
 
@@ -86,13 +98,18 @@ ServerConnectionOptions SmallOptions() {
                     .gpadls_in_progress_max = 3,
                     .gpadl_pages_max = 200,
                     .ring_pages_max = 64,
+                    .reserved_channels_max = 2,
+                    .tl_connects_max = 3,
                     .outgoing_messages_max = 32};
+  options.features = kAllFeatures;
+  options.server_monitor_pages = {0x1000, 0x2000};
   return options;
 }
 
 class Run {
  public:
   explicit Run(Input input) : input_(input) {
+    devices_.connection = &connection_;
     for (uint8_t i = 0; i < 2; ++i) (void)connection_.AddOffer(TestOffer(i));
     (void)connection_.AddOffer(TestOffer(0, 1));
   }
@@ -140,8 +157,25 @@ class Run {
         return TakeOutgoing();
       case 9:
         return connection_.Disconnect();
+      case 28:
+        return AnswerRequest(input_.Byte());
       default:
         return Handle(LikelyMessage(op & 31));
+    }
+  }
+
+  // Answers of the owner, asked for or not.
+  void AnswerRequest(uint8_t kind) {
+    const auto number = static_cast<uint8_t>(kind >> 4 & 7);
+    switch (kind & 3) {
+      case 0:
+        return connection_.ModifyConnectionCompleted((kind & 8) != 0)
+            .IgnoreError();
+      case 1:
+        return connection_.RefuseTlConnect(TestEndpoint(number), TestService())
+            .IgnoreError();
+      default:
+        (void)connection_.AddOffer(TestSocketOffer(number));
     }
   }
 
@@ -173,6 +207,23 @@ class Run {
         return ReleaseMessage(channel);
       case 20:
         return ModifyMessage(channel, gpadl);
+      case 21:
+        return OpenReservedMessage(channel, gpadl, input_.Byte() & 7,
+                                   input_.Byte() & 31);
+      case 22:
+        return CloseReservedMessage(channel, gpadl, input_.Byte() & 31);
+      case 23:
+        return TlConnectMessage(TestEndpoint(static_cast<uint8_t>(channel)),
+                                TestService());
+      case 24:
+        return ModifyConnectionBytes(uint64_t{channel} << 12,
+                                     uint64_t{gpadl} << 12);
+      case 25:
+        return PauseBytes();
+      case 26:
+        return ResumeBytes();
+      case 27:
+        return ContactMessage(ProtocolVersion::kCopper, 0, input_.Byte());
       default:
         return ContactMessage(ProtocolVersion::kIron);
     }
@@ -228,9 +279,13 @@ class Run {
   }
 
   void TakeOutgoing() {
-    const ProtocolContext context = {connection_.contact().version, 0};
+    const Contact& contact = connection_.contact();
+    const ProtocolContext context = {contact.version, contact.features};
     while (connection_.has_outgoing()) {
       const auto front = connection_.outgoing_front();
+      const MessageTarget target = connection_.outgoing_target();
+      FERRYBUS_CHECK(target.vp <= kTestMaxVp && target.sint < kSintCount,
+                     "a message to nowhere");
       const ProtocolContext unknown;
       const bool is_version_response = TypeOf(front) == 15;
       FERRYBUS_CHECK(

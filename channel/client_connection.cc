@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// ClientConnection: what the owner asks for.  What the host says is in
+// ClientConnection: what the owner asks for.  The rarer requests are in
+// client_connection_requests.cc, what the host says in
 // client_connection_messages.cc.
 #include "ferrybus/channel/client_connection.h"
 
@@ -70,6 +71,11 @@ void ClientConnection::Forget() {
   features_ = 0;
   offers_requested_ = false;
   offers_delivered_ = false;
+  pause_ = PausePhase::kRunning;
+  monitor_pages_ = {};
+  pending_modify_.reset();
+  tl_connects_.clear();
+  closing_reserved_.clear();
   channels_.clear();
   gpadls_.clear();
   outgoing_.clear();
@@ -88,19 +94,34 @@ void ClientConnection::SendContact() {
   } else {
     message.set_interrupt_page(options_.interrupt_page);
   }
-  message.parent_to_child_monitor_page = options_.parent_to_child_monitor_page;
-  message.child_to_parent_monitor_page = options_.child_to_parent_monitor_page;
-  if (version_ >= ProtocolVersion::kCopper && options_.client_id.has_value()) {
-    message.feature_flags = kFeatureClientId;
-    message.client_id = *options_.client_id;
+  monitor_pages_ = {options_.parent_to_child_monitor_page,
+                    options_.child_to_parent_monitor_page};
+  message.parent_to_child_monitor_page = monitor_pages_.parent_to_child;
+  message.child_to_parent_monitor_page = monitor_pages_.child_to_parent;
+  if (version_ >= ProtocolVersion::kCopper) {
+    message.feature_flags = FeaturesToAsk();
+    message.client_id = options_.client_id.value_or(Guid{});
   }
   outgoing_.push_back(EncodeInitiateContact(message));
 }
 
+uint32_t ClientConnection::FeaturesToAsk() const {
+  if (version_ < ProtocolVersion::kCopper) return 0;
+  const uint32_t features = options_.features & ~kFeatureClientId;
+  return options_.client_id.has_value() ? features | kFeatureClientId
+                                        : features;
+}
+
 absl::Status ClientConnection::CheckConnected() const {
-  if (phase_ == ClientPhase::kConnected) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      "not connected; Connect and wait for OnVersion first");
+  if (phase_ != ClientPhase::kConnected) {
+    return absl::FailedPreconditionError(
+        "not connected; Connect and wait for OnVersion first");
+  }
+  if (pause_ != PausePhase::kRunning) {
+    return absl::FailedPreconditionError(
+        "paused; wait for OnPaused and Resume first");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ClientConnection::CheckRoom(size_t messages) const {
@@ -150,7 +171,8 @@ absl::StatusOr<GpadlId> ClientConnection::CreateGpadl(
   absl::StatusOr<Channel*> channel =
       Ready(channel_id, GpadlMessageCount(pages.size()));
   if (!channel.ok()) return channel.status();
-  if ((*channel)->state == ClientChannelState::kRescinded) {
+  if ((*channel)->state == ClientChannelState::kRescinded ||
+      (*channel)->is_reserved) {
     return WrongState("CreateGpadl", channel_id, (*channel)->state);
   }
   if (gpadls_.size() >= options_.limits.gpadls_max) {
@@ -198,18 +220,33 @@ absl::Status ClientConnection::TeardownGpadl(GpadlId id) {
   return absl::OkStatus();
 }
 
-absl::Status ClientConnection::Open(ChannelId channel_id,
-                                    const OpenParams& params) {
+absl::StatusOr<ClientConnection::Channel*> ClientConnection::ReadyToOpen(
+    ChannelId channel_id, GpadlId ring_gpadl) {
   absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
   if (!channel.ok()) return channel.status();
   if ((*channel)->state != ClientChannelState::kClosed) {
     return WrongState("Open", channel_id, (*channel)->state);
   }
-  const auto gpadl = gpadls_.find(params.ring_gpadl);
+  const auto gpadl = gpadls_.find(ring_gpadl);
   if (gpadl == gpadls_.end() || gpadl->second.channel != channel_id ||
       gpadl->second.phase != GpadlPhase::kCreated) {
     return absl::FailedPreconditionError(
         "Open with a GPADL that is not a created one of the channel");
+  }
+  return channel;
+}
+
+absl::Status ClientConnection::Open(ChannelId channel_id,
+                                    const OpenParams& params) {
+  absl::StatusOr<Channel*> channel = ReadyToOpen(channel_id, params.ring_gpadl);
+  if (!channel.ok()) return channel.status();
+  if (((params.connection_id != 0 || params.event_flag != 0) &&
+       (features_ & kFeatureGuestSignalParameters) == 0) ||
+      (params.redirect_interrupt &&
+       (features_ & kFeatureInterruptRedirection) == 0)) {
+    return absl::FailedPreconditionError(
+        "Open with signal parameters or redirection, which the host has not "
+        "granted");
   }
   (*channel)->state = ClientChannelState::kOpening;
   const OpenChannelMessage message{
@@ -218,7 +255,11 @@ absl::Status ClientConnection::Open(ChannelId channel_id,
       .ring_gpadl = params.ring_gpadl,
       .target_vp = params.target_vp,
       .downstream_page_offset = params.downstream_page_offset,
-      .user_data = params.user_data};
+      .user_data = params.user_data,
+      .connection_id = params.connection_id,
+      .event_flag = params.event_flag,
+      .flags =
+          params.redirect_interrupt ? kOpenRedirectInterrupt : uint16_t{0}};
   outgoing_.push_back(EncodeOpenChannel(message, features_));
   return absl::OkStatus();
 }
@@ -226,7 +267,8 @@ absl::Status ClientConnection::Open(ChannelId channel_id,
 absl::Status ClientConnection::Close(ChannelId channel_id) {
   absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
   if (!channel.ok()) return channel.status();
-  if ((*channel)->state != ClientChannelState::kOpen) {
+  if ((*channel)->state != ClientChannelState::kOpen ||
+      (*channel)->is_reserved) {
     return WrongState("Close", channel_id, (*channel)->state);
   }
   (*channel)->state = ClientChannelState::kClosed;
@@ -240,13 +282,10 @@ absl::Status ClientConnection::ModifyChannel(ChannelId channel_id,
                                              uint32_t target_vp) {
   absl::StatusOr<Channel*> channel = Ready(channel_id, 1);
   if (!channel.ok()) return channel.status();
-  if (version_ < ProtocolVersion::kWin10Rs3) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("MODIFYCHANNEL needs version 4.1, the connection has ",
-                     ProtocolVersionToString(version_)));
-  }
+  absl::Status needs = CheckNeeds("MODIFYCHANNEL", ProtocolVersion::kWin10Rs3);
+  if (!needs.ok()) return needs;
   if ((*channel)->state != ClientChannelState::kOpen ||
-      (*channel)->is_modifying) {
+      (*channel)->is_modifying || (*channel)->is_reserved) {
     return WrongState("ModifyChannel", channel_id, (*channel)->state);
   }
   (*channel)->is_modifying = version_ >= ProtocolVersion::kIron;
@@ -272,10 +311,12 @@ absl::Status ClientConnection::ReleaseRelid(ChannelId channel_id) {
 }
 
 absl::Status ClientConnection::Unload() {
-  absl::Status status = CheckConnected();
+  absl::Status status =
+      phase_ == ClientPhase::kConnected ? absl::OkStatus() : CheckConnected();
   status.Update(CheckRoom(1));
   if (!status.ok()) return status;
   phase_ = ClientPhase::kUnloading;
+  pause_ = PausePhase::kRunning;
   outgoing_.push_back(EncodeMessage(UnloadMessage{}));
   return absl::OkStatus();
 }

@@ -28,6 +28,8 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,6 +44,7 @@ namespace ferrybus {
 struct ClientLimits {
   size_t channels_max = kMaxChannelId;
   size_t gpadls_max = 4096;
+  size_t tl_connects_max = 64;  // not answered yet
   size_t outgoing_messages_max = 4096;
 };
 
@@ -61,6 +64,8 @@ struct ClientConnectionOptions {
   uint64_t child_to_parent_monitor_page = 0;
   // Announced from 6.0 on.
   std::optional<Guid> client_id;
+  // Feature flags to ask for from 6.0 on, besides that of the client id.
+  uint32_t features = 0;
 };
 
 // An offer as the host sent it, a private copy.
@@ -82,6 +87,20 @@ struct OpenParams {
   uint32_t downstream_page_offset = 0;
   uint32_t target_vp = 0;  // kNoInterruptVp: no interrupts
   std::array<std::byte, kUserDataSizeBytes> user_data{};
+  // Only if kFeatureGuestSignalParameters was granted, and necessary then:
+  // what we will signal, and the bit by which we want to be signalled.
+  uint32_t connection_id = 0;
+  uint16_t event_flag = 0;
+  // Only if kFeatureInterruptRedirection was granted.
+  bool redirect_interrupt = false;
+};
+
+// A channel for the time when the guest crashes: Unload() and Connect() do not
+// end it, CloseReserved() does.
+struct OpenReservedParams {
+  GpadlId ring_gpadl{};
+  uint32_t downstream_page_offset = 0;
+  MessageTarget target;  // of the answer
 };
 
 // The host's answer to the versions that were tried.
@@ -90,6 +109,8 @@ struct ClientVersion {
   ProtocolVersion version{};  // that was accepted, or tried last
   uint8_t connection_state = kConnectionSuccessful;
   uint32_t features = 0;  // granted
+  // Ours, or the host's with kFeatureServerMonitorPages.
+  MonitorPages monitor_pages = {};
 };
 
 enum class ClientPhase { kDisconnected, kConnecting, kConnected, kUnloading };
@@ -98,7 +119,8 @@ enum class ClientChannelState {
   kClosed,
   kOpening,
   kOpen,
-  kRescinded,  // waits for ReleaseRelid
+  kClosingReserved,  // until the host has let go; other closes are at once
+  kRescinded,        // waits for ReleaseRelid
 };
 
 struct ClientCounters {
@@ -127,6 +149,22 @@ class ClientEvents {
   virtual void OnGpadlTorndown(ChannelId channel, GpadlId gpadl) = 0;
   virtual void OnModifyResponse(ChannelId channel, uint32_t status) = 0;
   virtual void OnUnloaded() = 0;
+
+  // The host has let go of a reserved channel, also of one of an earlier
+  // connection.
+  virtual void OnReservedClosed(ChannelId channel) { (void)channel; }
+  // The answer to TlConnect.  Status 0: connected, and OnOffer was told of the
+  // channel, whose instance is the endpoint and whose type the service.
+  virtual void OnTlConnectResult(const Guid& endpoint_id,
+                                 const Guid& service_id, uint32_t status) {
+    (void)endpoint_id, (void)service_id, (void)status;
+  }
+  // kConnectionSuccessful, or the monitor pages are as they were.
+  virtual void OnModifyConnectionResponse(uint8_t connection_state) {
+    (void)connection_state;
+  }
+  // The host sends nothing until Resume.
+  virtual void OnPaused() {}
 };
 
 class ClientConnection {
@@ -165,6 +203,28 @@ class ClientConnection {
   absl::Status ReleaseRelid(ChannelId channel);
   absl::Status Unload();
 
+  // The same with a channel for the crash path, from 4.0 on; OnOpenResult
+  // answers.  It takes no new GPADLs while it is open.
+  absl::Status OpenReserved(ChannelId channel,
+                            const OpenReservedParams& params);
+  // OnReservedClosed answers.  Also while not connected, for a channel that
+  // was opened before; then the host may have none, and say nothing.
+  absl::Status CloseReserved(ChannelId channel, const MessageTarget& target);
+  // hv_sock, from 4.0 on: asks for a channel to a service.  OnTlConnectResult
+  // answers, but a refusal only from 4.1 on.  Hence AbandonTlConnect, for when
+  // it takes too long.  AlreadyExists: the same request is under way.
+  absl::Status TlConnect(const Guid& endpoint_id, const Guid& service_id,
+                         const Guid& silo_id = {});
+  absl::Status AbandonTlConnect(const Guid& endpoint_id,
+                                const Guid& service_id);
+  // Moves the monitor pages, or takes them away; with kFeatureModifyConnection,
+  // one at a time.  OnModifyConnectionResponse answers.
+  absl::Status ModifyConnection(const MonitorPages& pages);
+  // Makes the host keep its messages, with kFeaturePauseResume.  Until Resume,
+  // which needs OnPaused first, nothing can be asked but Unload and Connect.
+  absl::Status Pause();
+  absl::Status Resume();
+
   // Handles one message of the host.  An error: it broke a rule and was
   // dropped.
   absl::Status HandleMessage(absl::Span<const std::byte> payload);
@@ -182,12 +242,16 @@ class ClientConnection {
   // Of the connection, or the one being tried.
   ProtocolVersion version() const { return version_; }
   uint32_t features() const { return features_; }
+  bool is_paused() const { return pause_ == PausePhase::kPaused; }
   const ClientCounters& counters() const { return counters_; }
+  // In force, or announced while connecting.
+  const MonitorPages& monitor_pages() const { return monitor_pages_; }
   // nullptr if there is none; valid until the next non-const call.
   const ClientOffer* FindOffer(ChannelId channel) const;
   std::optional<ClientChannelState> channel_state(ChannelId channel) const;
 
  private:
+  enum class PausePhase { kRunning, kPausing, kPaused };
   enum class GpadlPhase { kCreating, kCreated, kTearingDown };
   struct ClientGpadl {
     ChannelId channel{};
@@ -197,6 +261,7 @@ class ClientConnection {
     ClientOffer offer;
     ClientChannelState state = ClientChannelState::kClosed;
     bool is_modifying = false;
+    bool is_reserved = false;
   };
 
   static absl::Status NoSuchChannel(ChannelId channel);
@@ -204,8 +269,13 @@ class ClientConnection {
                                  ClientChannelState state);
   ProtocolContext protocol() const;
   void Forget();
+  uint32_t FeaturesToAsk() const;
   void SendContact();
+  // Connected, and not paused.
   absl::Status CheckConnected() const;
+  absl::Status CheckNeeds(const char* message, ProtocolVersion version,
+                          uint32_t feature = 0) const;
+  absl::StatusOr<Channel*> ReadyToOpen(ChannelId channel, GpadlId ring_gpadl);
   absl::Status CheckRoom(size_t messages) const;
   // The channel, if we are connected and have room for so many messages.
   absl::StatusOr<Channel*> Ready(ChannelId channel, size_t messages);
@@ -223,10 +293,18 @@ class ClientConnection {
   absl::Status Handle(const GpadlCreatedMessage& message);
   absl::Status Handle(const GpadlTorndownMessage& message);
   absl::Status Handle(const ModifyChannelResponseMessage& message);
-  // Everything else is an answer to something that we never ask.
+  absl::Status Handle(const TlConnectResultMessage& message);
+  absl::Status Handle(const ModifyConnectionResponseMessage& message);
+  absl::Status Handle(const PauseResponseMessage& message);
+  absl::Status HandleCloseReservedResponse(
+      const CloseReservedResponseMessage& message);
+  absl::Status CheckGrant(const VersionResponseMessage& message,
+                          size_t size_bytes) const;
+  absl::Status CheckOffer(const OfferChannelMessage& message) const;
+  // What does not need a connection is handled before.
   template <typename Message>
   absl::Status Handle(const Message&) {
-    return absl::FailedPreconditionError("an answer that was not asked for");
+    return absl::InternalError("host message without a handler");
   }
 
   const ClientConnectionOptions options_;
@@ -242,6 +320,11 @@ class ClientConnection {
   uint32_t next_gpadl_id_ = 0xe1e10;
   std::map<ChannelId, Channel> channels_;
   std::map<GpadlId, ClientGpadl> gpadls_;
+  PausePhase pause_ = PausePhase::kRunning;
+  MonitorPages monitor_pages_;
+  std::optional<MonitorPages> pending_modify_;
+  std::set<std::pair<Guid, Guid>> tl_connects_;  // endpoint, service
+  std::set<ChannelId> closing_reserved_;
   std::deque<EncodedMessage> outgoing_;
   ClientCounters counters_;
 };

@@ -40,6 +40,14 @@ absl::Status ClientConnection::Dispatch(const HostMessage& message,
   if (std::holds_alternative<UnloadResponseMessage>(message)) {
     return HandleUnloadResponse();
   }
+  if (pause_ == PausePhase::kPaused) {
+    return absl::FailedPreconditionError(
+        "a message of the host between PAUSE_RESPONSE and RESUME");
+  }
+  if (const auto* response =
+          std::get_if<CloseReservedResponseMessage>(&message)) {
+    return HandleCloseReservedResponse(*response);
+  }
   if (phase_ != ClientPhase::kConnected) {
     // The host had not seen yet that the connection ended.
     ++counters_.messages_ignored;
@@ -72,14 +80,13 @@ absl::Status ClientConnection::HandleVersionResponse(
     return absl::OkStatus();
   }
   if (version_ >= ProtocolVersion::kCopper) {
-    const uint32_t asked =
-        options_.client_id.has_value() ? kFeatureClientId : 0;
-    if (size_bytes < 20 || (message.supported_features & ~asked) != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "VERSION_RESPONSE of ", size_bytes, " bytes grants features ",
-          message.supported_features, "; asked for were ", asked));
-    }
+    absl::Status granted = CheckGrant(message, size_bytes);
+    if (!granted.ok()) return granted;
     features_ = message.supported_features;
+    if ((features_ & kFeatureServerMonitorPages) != 0) {
+      monitor_pages_ = {message.parent_to_child_monitor_page,
+                        message.child_to_parent_monitor_page};
+    }
   }
   if (version_ >= ProtocolVersion::kWin10Rs3Plus) {
     message_connection_ = message.version_or_connection_id;
@@ -87,7 +94,24 @@ absl::Status ClientConnection::HandleVersionResponse(
   phase_ = ClientPhase::kConnected;
   result.accepted = true;
   result.features = features_;
+  result.monitor_pages = monitor_pages_;
   events_->OnVersion(result);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::CheckGrant(const VersionResponseMessage& message,
+                                          size_t size_bytes) const {
+  const uint32_t asked = FeaturesToAsk();
+  const bool has_pages =
+      (message.supported_features & kFeatureServerMonitorPages) != 0;
+  if (size_bytes < (has_pages ? 40 : 20) ||
+      (message.supported_features & ~asked) != 0 ||
+      (has_pages && (message.parent_to_child_monitor_page == 0 ||
+                     message.child_to_parent_monitor_page == 0))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "VERSION_RESPONSE of ", size_bytes, " bytes grants features ",
+        message.supported_features, "; asked for were ", asked));
+  }
   return absl::OkStatus();
 }
 
@@ -98,7 +122,8 @@ absl::Status ClientConnection::HandleUnloadResponse() {
   return absl::OkStatus();
 }
 
-absl::Status ClientConnection::Handle(const OfferChannelMessage& message) {
+absl::Status ClientConnection::CheckOffer(
+    const OfferChannelMessage& message) const {
   const ChannelId id = message.channel_id;
   const uint32_t number = static_cast<uint32_t>(id);
   if (!offers_requested_) return NotAskedFor("OFFERCHANNEL");
@@ -115,6 +140,13 @@ absl::Status ClientConnection::Handle(const OfferChannelMessage& message) {
         absl::StrCat("the host has offered ", channels_.size(),
                      " channels; no more allowed"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const OfferChannelMessage& message) {
+  absl::Status allowed = CheckOffer(message);
+  if (!allowed.ok()) return allowed;
+  const ChannelId id = message.channel_id;
   ClientOffer offer{.channel_id = id,
                     .interface_type = message.interface_type,
                     .interface_instance = message.interface_instance,
@@ -128,7 +160,15 @@ absl::Status ClientConnection::Handle(const OfferChannelMessage& message) {
                     .connection_id = message.connection_id,
                     .user_data = message.user_data};
   channels_[id].offer = offer;
+  const Guid& endpoint = offer.interface_instance;
+  const Guid& service = offer.interface_type;
+  const bool is_answer = (offer.flags & kOfferTlnpiProvider) != 0 &&
+                         offer.sub_channel_index == 0 &&
+                         tl_connects_.erase({endpoint, service}) == 1;
   events_->OnOffer(offer);
+  if (is_answer) {
+    events_->OnTlConnectResult(endpoint, service, kStatusSuccess);
+  }
   return absl::OkStatus();
 }
 
@@ -152,6 +192,7 @@ absl::Status ClientConnection::Handle(
   }
   channel.state = ClientChannelState::kRescinded;
   channel.is_modifying = false;
+  channel.is_reserved = false;
   events_->OnRescind(message.channel_id);
   return absl::OkStatus();
 }
@@ -159,13 +200,18 @@ absl::Status ClientConnection::Handle(
 absl::Status ClientConnection::Handle(const OpenChannelResultMessage& message) {
   const auto found = channels_.find(message.channel_id);
   if (found == channels_.end() ||
-      found->second.state != ClientChannelState::kOpening ||
-      message.open_id != static_cast<uint32_t>(message.channel_id)) {
+      found->second.state != ClientChannelState::kOpening) {
     return NotAskedFor("OPENCHANNEL_RESULT");
   }
-  found->second.state = message.status == kStatusSuccess
-                            ? ClientChannelState::kOpen
-                            : ClientChannelState::kClosed;
+  Channel& channel = found->second;
+  // OPEN_RESERVED_CHANNEL has no id to return.
+  const uint32_t open_id =
+      channel.is_reserved ? 0 : static_cast<uint32_t>(message.channel_id);
+  if (message.open_id != open_id) return NotAskedFor("OPENCHANNEL_RESULT");
+  const bool is_open = message.status == kStatusSuccess;
+  channel.state =
+      is_open ? ClientChannelState::kOpen : ClientChannelState::kClosed;
+  channel.is_reserved = channel.is_reserved && is_open;
   events_->OnOpenResult(message.channel_id, message.status);
   return absl::OkStatus();
 }
@@ -205,6 +251,55 @@ absl::Status ClientConnection::Handle(
   }
   found->second.is_modifying = false;
   events_->OnModifyResponse(message.channel_id, message.status);
+  return absl::OkStatus();
+}
+
+// --- Requests of the connection as a whole ----------------------------------
+
+absl::Status ClientConnection::HandleCloseReservedResponse(
+    const CloseReservedResponseMessage& message) {
+  const ChannelId id = message.channel_id;
+  if (closing_reserved_.erase(id) == 0) {
+    return NotAskedFor("CLOSE_RESERVED_RESPONSE");
+  }
+  const auto found = channels_.find(id);
+  if (found != channels_.end() &&
+      found->second.state == ClientChannelState::kClosingReserved) {
+    found->second.state = ClientChannelState::kClosed;
+    found->second.is_reserved = false;
+  }
+  events_->OnReservedClosed(id);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const TlConnectResultMessage& message) {
+  // Success is an offer.
+  if (message.status == kStatusSuccess ||
+      tl_connects_.erase({message.endpoint_id, message.service_id}) == 0) {
+    return NotAskedFor("TL_CONNECT_RESULT");
+  }
+  events_->OnTlConnectResult(message.endpoint_id, message.service_id,
+                             message.status);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(
+    const ModifyConnectionResponseMessage& message) {
+  if (!pending_modify_.has_value()) {
+    return NotAskedFor("MODIFY_CONNECTION_RESPONSE");
+  }
+  if (message.connection_state == kConnectionSuccessful) {
+    monitor_pages_ = *pending_modify_;
+  }
+  pending_modify_.reset();
+  events_->OnModifyConnectionResponse(message.connection_state);
+  return absl::OkStatus();
+}
+
+absl::Status ClientConnection::Handle(const PauseResponseMessage&) {
+  if (pause_ != PausePhase::kPausing) return NotAskedFor("PAUSE_RESPONSE");
+  pause_ = PausePhase::kPaused;
+  events_->OnPaused();
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -20,13 +21,18 @@
 namespace ferrybus {
 namespace {
 
-constexpr ClientLimits kLimits = {
-    .channels_max = 5, .gpadls_max = 6, .outgoing_messages_max = 16};
+constexpr ClientLimits kLimits = {.channels_max = 5,
+                                  .gpadls_max = 6,
+                                  .tl_connects_max = 3,
+                                  .outgoing_messages_max = 16};
+
+constexpr uint32_t kAskedFeatures =
+    kFeatureClientId | kFeatureModifyConnection | kFeaturePauseResume;
 
 class Owner : public ClientEvents {
  public:
   void OnVersion(const ClientVersion& version) override {
-    FERRYBUS_CHECK((version.features & ~kFeatureClientId) == 0,
+    FERRYBUS_CHECK((version.features & ~kAskedFeatures) == 0,
                    "features that were not asked for");
   }
   void OnOffer(const ClientOffer& offer) override {
@@ -51,15 +57,40 @@ class Owner : public ClientEvents {
     FERRYBUS_CHECK(offers.contains(channel), "modified but not offered");
   }
   void OnUnloaded() override { Forget(); }
+  void OnReservedClosed(ChannelId channel) override {
+    FERRYBUS_CHECK(closing_reserved.erase(channel) == 1,
+                   "reserved channel closed without being asked");
+  }
+  void OnTlConnectResult(const Guid& endpoint_id, const Guid&,
+                         uint32_t) override {
+    FERRYBUS_CHECK(connects.erase(endpoint_id) == 1,
+                   "connected without being asked");
+  }
+  void OnModifyConnectionResponse(uint8_t) override {
+    FERRYBUS_CHECK(std::exchange(is_modifying, false),
+                   "modified without being asked");
+  }
+  void OnPaused() override {
+    FERRYBUS_CHECK(std::exchange(is_pausing, false),
+                   "paused without being asked");
+  }
 
   void Forget() {
     offers.clear();
     creating.clear();
     created.clear();
     tearing_down.clear();
+    closing_reserved.clear();
+    connects.clear();
+    is_modifying = false;
+    is_pausing = false;
   }
 
   std::set<ChannelId> offers;
+  std::set<ChannelId> closing_reserved;
+  std::set<Guid> connects;
+  bool is_modifying = false;
+  bool is_pausing = false;
   std::set<GpadlId> creating;
   std::set<GpadlId> created;
   std::set<GpadlId> tearing_down;
@@ -71,6 +102,7 @@ ClientConnectionOptions Options() {
   options.versions = {ProtocolVersion::kCopper, ProtocolVersion::kIron,
                       ProtocolVersion::kWin7};
   options.client_id = Guid{};
+  options.features = kAskedFeatures;
   return options;
 }
 
@@ -147,7 +179,7 @@ class Run {
         return HandleEncoded(EncodeVersionResponse(
             {.version_supported = static_cast<uint8_t>(value & 1),
              .version_or_connection_id = 1,
-             .supported_features = value & 0x18u},
+             .supported_features = value & 0x3cu},
             client_.version()));
       case 12: {
         OfferChannelMessage offer;
@@ -173,8 +205,69 @@ class Run {
       case 18:
         return HandleEncoded(EncodeMessage(ModifyChannelResponseMessage{
             .channel_id = channel, .status = status}));
+      case 19:
+        return HandleEncoded(
+            EncodeMessage(CloseReservedResponseMessage{.channel_id = channel}));
+      case 20:
+        return HandleEncoded(EncodeMessage(
+            TlConnectResultMessage{.endpoint_id = TestEndpoint(value & 3),
+                                   .service_id = TestService(),
+                                   .status = status}));
+      case 21:
+        return HandleEncoded(
+            EncodeModifyConnectionResponse({.connection_state = value}));
+      case 22:
+        return HandleEncoded(EncodeMessage(PauseResponseMessage{}));
+      case 23: {
+        OfferChannelMessage offer;
+        offer.channel_id = channel;
+        offer.interface_type = TestService();
+        offer.interface_instance = TestEndpoint(value & 3);
+        offer.flags = kOfferTlnpiProvider;
+        return HandleEncoded(EncodeOfferChannel(offer, client_.version()));
+      }
+      case 24:
+        return Ask(value, channel);
       default:
         return HandleEncoded(EncodeMessage(AllOffersDeliveredMessage{}));
+    }
+  }
+
+  // The owner's rarer wishes.
+  void Ask(uint8_t value, ChannelId channel) {
+    const Guid endpoint = TestEndpoint(value & 3);
+    switch (value >> 2 & 7) {
+      case 0:
+        return client_
+            .OpenReserved(channel,
+                          {.ring_gpadl = GpadlId{0xe1e10u + (value & 3)},
+                           .downstream_page_offset = 2,
+                           .target = {}})
+            .IgnoreError();
+      case 1:
+        if (client_.CloseReserved(channel, {}).ok()) {
+          owner_.closing_reserved.insert(channel);
+        }
+        return;
+      case 2:
+        if (client_.TlConnect(endpoint, TestService()).ok()) {
+          owner_.connects.insert(endpoint);
+        }
+        return;
+      case 3:
+        if (client_.AbandonTlConnect(endpoint, TestService()).ok()) {
+          owner_.connects.erase(endpoint);
+        }
+        return;
+      case 4:
+        owner_.is_modifying =
+            client_.ModifyConnection({}).ok() || owner_.is_modifying;
+        return;
+      case 5:
+        owner_.is_pausing = client_.Pause().ok() || owner_.is_pausing;
+        return;
+      default:
+        return client_.Resume().IgnoreError();
     }
   }
 

@@ -169,6 +169,7 @@ TEST_P(ConnectionPairTest, LifeOfAChannel) {
 
 // vector:M20
 // vector:M21
+// quirk:D28
 TEST_P(ConnectionPairTest, RescindReleaseAndOfferAgain) {
   Connect();
   const GpadlId ring = CreateRing(kChannel);

@@ -40,11 +40,13 @@ uint32_t TypeOf(absl::Span<const std::byte> bytes) {
   return type;
 }
 
-Bytes ContactMessage(ProtocolVersion version, uint32_t target_message_vp) {
+Bytes ContactMessage(ProtocolVersion version, uint32_t target_message_vp,
+                     uint32_t features) {
   InitiateContactMessage message;
   message.version = static_cast<uint32_t>(version);
   message.target_message_vp = target_message_vp;
   message.target_sint = kVmbusSint;
+  message.feature_flags = features;
   return ToBytes(EncodeInitiateContact(message));
 }
 
@@ -82,6 +84,61 @@ Bytes ReleaseMessage(uint32_t channel) {
 Bytes TeardownMessage(uint32_t channel, uint32_t gpadl) {
   return ToBytes(EncodeMessage(GpadlTeardownMessage{
       .channel_id = ChannelId{channel}, .gpadl_id = GpadlId{gpadl}}));
+}
+
+Bytes OpenReservedMessage(uint32_t channel, uint32_t gpadl, uint32_t target_vp,
+                          uint32_t target_sint) {
+  return ToBytes(
+      EncodeMessage(OpenReservedChannelMessage{.channel_id = ChannelId{channel},
+                                               .target_vp = target_vp,
+                                               .target_sint = target_sint,
+                                               .ring_gpadl = GpadlId{gpadl},
+                                               .downstream_page_offset = 2}));
+}
+
+Bytes CloseReservedMessage(uint32_t channel, uint32_t target_vp,
+                           uint32_t target_sint) {
+  return ToBytes(EncodeMessage(
+      CloseReservedChannelMessage{.channel_id = ChannelId{channel},
+                                  .target_vp = target_vp,
+                                  .target_sint = target_sint}));
+}
+
+Bytes TlConnectMessage(const Guid& endpoint_id, const Guid& service_id) {
+  // The longer form does at every version.
+  return ToBytes(EncodeTlConnectRequest(
+      {.endpoint_id = endpoint_id, .service_id = service_id, .silo_id = {}},
+      ProtocolVersion::kIron));
+}
+
+Bytes ModifyConnectionBytes(uint64_t parent_to_child,
+                            uint64_t child_to_parent) {
+  return ToBytes(EncodeMessage(ModifyConnectionMessage{
+      .parent_to_child_monitor_page = parent_to_child,
+      .child_to_parent_monitor_page = child_to_parent}));
+}
+
+Bytes PauseBytes() { return ToBytes(EncodeMessage(PauseMessage{})); }
+
+Bytes ResumeBytes() { return ToBytes(EncodeMessage(ResumeMessage{})); }
+
+Guid TestEndpoint(uint8_t number) {
+  Guid endpoint = GuidLiteral("11111111-2222-3333-4444-555555555555");
+  endpoint.bytes[15] = number;
+  return endpoint;
+}
+
+Guid TestService() {
+  return GuidLiteral("00000400-facb-11e6-bd58-64006a7986d3");
+}
+
+OfferParams TestSocketOffer(uint8_t number) {
+  OfferParams params;
+  params.interface_type = TestService();
+  params.interface_instance = TestEndpoint(number);
+  params.flags = kOfferTlnpiProvider | kOfferNamedPipeMode |
+                 kOfferEnumerateDeviceInterface;
+  return params;
 }
 
 std::vector<Bytes> GpadlMessages(uint32_t channel, uint32_t gpadl,
@@ -163,6 +220,22 @@ void RecordingEvents::OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) {
                                absl::Hex(static_cast<uint32_t>(gpadl))));
 }
 
+ModifyConnectionAnswer RecordingEvents::OnModifyConnectionRequested(
+    const MonitorPages& pages) {
+  told_.push_back(absl::StrCat("monitor ", absl::Hex(pages.parent_to_child),
+                               " ", absl::Hex(pages.child_to_parent)));
+  return modify_answer;
+}
+
+bool RecordingEvents::OnTlConnectRequested(const TlConnectRequest& request) {
+  told_.push_back(absl::StrCat("connect ", request.endpoint_id.bytes[15]));
+  return takes_connects;
+}
+
+void RecordingEvents::OnPaused() { told_.push_back("paused"); }
+
+void RecordingEvents::OnResumed() { told_.push_back("resumed"); }
+
 std::vector<std::string> RecordingEvents::Take() {
   return std::exchange(told_, {});
 }
@@ -185,8 +258,8 @@ std::vector<uint32_t> TestHost::DrainTypes() {
   return types;
 }
 
-void TestHost::ConnectGuest(ProtocolVersion version) {
-  Handle(ContactMessage(version)).IgnoreError();
+void TestHost::ConnectGuest(ProtocolVersion version, uint32_t features) {
+  Handle(ContactMessage(version, 0, features)).IgnoreError();
   Handle(RequestOffers()).IgnoreError();
   Drain();
   events.Take();

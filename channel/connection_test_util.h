@@ -36,7 +36,8 @@ uint32_t TypeOf(absl::Span<const std::byte> bytes);
 
 // --- Messages of a guest, with usual values ---------------------------------
 
-Bytes ContactMessage(ProtocolVersion version, uint32_t target_message_vp = 0);
+Bytes ContactMessage(ProtocolVersion version, uint32_t target_message_vp = 0,
+                     uint32_t features = 0);
 Bytes RequestOffers();
 Bytes UnloadBytes();
 Bytes OpenMessage(uint32_t channel, uint32_t gpadl,
@@ -53,6 +54,20 @@ std::vector<Bytes> GpadlMessages(uint32_t channel, uint32_t gpadl,
 Bytes GpadlMessage(uint32_t channel, uint32_t gpadl, size_t page_count = 4,
                    uint64_t first_page = 0x100);
 
+Bytes OpenReservedMessage(uint32_t channel, uint32_t gpadl,
+                          uint32_t target_vp = 1, uint32_t target_sint = 5);
+Bytes CloseReservedMessage(uint32_t channel, uint32_t target_vp = 2,
+                           uint32_t target_sint = 6);
+Bytes TlConnectMessage(const Guid& endpoint_id, const Guid& service_id);
+Bytes ModifyConnectionBytes(uint64_t parent_to_child, uint64_t child_to_parent);
+Bytes PauseBytes();
+Bytes ResumeBytes();
+
+// An endpoint and a service; the offer that connects them.
+Guid TestEndpoint(uint8_t number);
+Guid TestService();
+OfferParams TestSocketOffer(uint8_t number);
+
 // --- A host -----------------------------------------------------------------
 
 inline constexpr uint32_t kTestMaxVp = 3;
@@ -63,7 +78,8 @@ ServerConnectionOptions TestServerOptions();
 OfferParams TestOffer(uint8_t instance, uint16_t sub_channel_index = 0);
 
 // Writes down what it is told: "connected 5.3", "disconnected", "open 0",
-// "close 0", "modify 0 3", "teardown 0 e1e10".
+// "close 0", "modify 0 3", "teardown 0 e1e10", "monitor 1000 2000", "connect 1"
+// (the last byte of the endpoint), "paused", "resumed".
 class RecordingEvents : public ServerEvents {
  public:
   void OnConnected(const Contact& contact) override;
@@ -73,6 +89,11 @@ class RecordingEvents : public ServerEvents {
   void OnCloseRequested(OfferId offer) override;
   bool OnModifyRequested(OfferId offer, uint32_t target_vp) override;
   void OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) override;
+  ModifyConnectionAnswer OnModifyConnectionRequested(
+      const MonitorPages& pages) override;
+  bool OnTlConnectRequested(const TlConnectRequest& request) override;
+  void OnPaused() override;
+  void OnResumed() override;
 
   // What was told since the last call.
   std::vector<std::string> Take();
@@ -80,6 +101,8 @@ class RecordingEvents : public ServerEvents {
   // Devices that answer from inside the event.
   ServerConnection* answer_opens = nullptr;
   ServerConnection* answer_closes = nullptr;
+  ModifyConnectionAnswer modify_answer = ModifyConnectionAnswer::kLater;
+  bool takes_connects = true;
 
  private:
   std::vector<std::string> told_;
@@ -99,7 +122,8 @@ struct TestHost {
   // The types of all outgoing messages, which are taken.
   std::vector<uint32_t> DrainTypes();
   // Contact at `version` and REQUESTOFFERS; the answers are taken.
-  void ConnectGuest(ProtocolVersion version = ProtocolVersion::kIron);
+  void ConnectGuest(ProtocolVersion version = ProtocolVersion::kIron,
+                    uint32_t features = 0);
   // Makes a ring GPADL and opens the channel; the answers are taken.
   void OpenChannel(OfferId offer, uint32_t channel, uint32_t gpadl);
 

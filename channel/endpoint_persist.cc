@@ -34,6 +34,7 @@ void Fill(const EndpointState::Incoming& packet,
   out->set_extension(packet.extension);
   out->set_payload(packet.payload);
   out->set_device_blob(packet.blob);
+  out->set_is_waiting(packet.is_waiting);
 }
 
 void Fill(const EndpointState::Queued& packet, proto::QueuedPacketState* out) {
@@ -42,6 +43,8 @@ void Fill(const EndpointState::Queued& packet, proto::QueuedPacketState* out) {
   out->set_transaction_id(packet.transaction_id);
   out->set_extension(packet.extension);
   out->set_payload(packet.payload);
+  out->set_tag(packet.tag);
+  out->set_wants_sent(packet.wants_sent);
 }
 
 // -- In, checked
@@ -138,6 +141,11 @@ absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
   packet.extension = in.extension();
   packet.payload = in.payload();
   packet.blob = in.device_blob();
+  packet.is_waiting = in.is_waiting();
+  if (packet.is_waiting && !packet.blob.empty()) {
+    return Bad("packet ", in.transaction_id(),
+               " waits for its device, but has a blob of it");
+  }
   return packet;
 }
 
@@ -155,9 +163,13 @@ absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
   if ((in.flags() & ~uint32_t{ringbuffer::kFlagCompletionRequested}) != 0) {
     return Bad("queued packet with flags ", in.flags());
   }
-  return EndpointState::Queued{
-      static_cast<PacketType>(in.type()), static_cast<uint16_t>(in.flags()),
-      in.transaction_id(), in.extension(), in.payload()};
+  return EndpointState::Queued{static_cast<PacketType>(in.type()),
+                               static_cast<uint16_t>(in.flags()),
+                               in.transaction_id(),
+                               in.extension(),
+                               in.payload(),
+                               in.tag(),
+                               in.wants_sent()};
 }
 
 absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
@@ -208,8 +220,8 @@ absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
       return Bad("transaction id ", packet.transaction_id(),
                  " is out of range or taken");
     }
-    out.awaiting.push_back(
-        {packet.transaction_id(), packet.tag(), packet.device_blob()});
+    out.awaiting.push_back({packet.transaction_id(), packet.tag(),
+                            packet.device_blob(), packet.is_cancelled()});
   }
   return out;
 }
@@ -237,6 +249,7 @@ std::string SaveChannelSnapshot(const ChannelSnapshot& snapshot) {
     awaiting->set_transaction_id(packet.transaction_id);
     awaiting->set_tag(packet.tag);
     awaiting->set_device_blob(packet.blob);
+    awaiting->set_is_cancelled(packet.is_cancelled);
   }
   return savestate::SerializeDeterministic(channel);
 }

@@ -47,6 +47,8 @@ struct EndpointState {
     std::string extension;
     std::string payload;
     std::string blob;  // what the device saved
+    // Not given to the device yet, or given back: has no blob.
+    bool is_waiting = false;
   };
   // Waits for room in the outgoing ring.
   struct Queued {
@@ -55,12 +57,16 @@ struct EndpointState {
     uint64_t transaction_id = 0;
     std::string extension;
     std::string payload;
+    uint64_t tag = 0;  // for OnSent
+    bool wants_sent = false;
   };
   // Sent, or queued, with "completion requested".
   struct Awaiting {
     uint64_t transaction_id = 0;
     uint64_t tag = 0;
     std::string blob;
+    // Nobody waits any more; the id stays taken until the completion comes.
+    bool is_cancelled = false;
   };
 
   // This side's private ring indices; compared with shared memory at restore.

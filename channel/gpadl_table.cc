@@ -121,7 +121,8 @@ absl::StatusOr<GpadlState> GpadlTable::Begin(
   const GpadlState state = gpadl.state;
   if (state == GpadlState::kInProgress) ++in_progress_count_;
   page_count_ += page_count;
-  gpadls_.emplace(gpadl.id, std::move(gpadl));
+  const GpadlKey key = gpadl.key();
+  gpadls_.emplace(key, std::move(gpadl));
   return state;
 }
 
@@ -173,26 +174,26 @@ absl::StatusOr<GpadlState> GpadlTable::Append(
   return gpadl.state;
 }
 
-const Gpadl* GpadlTable::Find(GpadlId id) const {
-  const auto found = gpadls_.find(id);
+const Gpadl* GpadlTable::Find(GpadlKey key) const {
+  const auto found = gpadls_.find(key);
   return found == gpadls_.end() ? nullptr : &found->second;
 }
 
-void GpadlTable::MarkTearingDown(GpadlId id) {
-  gpadls_.at(id).state = GpadlState::kTearingDown;
+void GpadlTable::MarkTearingDown(GpadlKey key) {
+  gpadls_.at(key).state = GpadlState::kTearingDown;
   ++tearing_down_count_;
 }
 
-void GpadlTable::Pin(GpadlId id) { ++gpadls_.at(id).pin_count; }
+void GpadlTable::Pin(GpadlKey key) { ++gpadls_.at(key).pin_count; }
 
-void GpadlTable::Unpin(GpadlId id) { --gpadls_.at(id).pin_count; }
+void GpadlTable::Unpin(GpadlKey key) { --gpadls_.at(key).pin_count; }
 
-void GpadlTable::SetIsRing(GpadlId id, bool is_ring) {
-  gpadls_.at(id).is_ring = is_ring;
+void GpadlTable::SetIsRing(GpadlKey key, bool is_ring) {
+  gpadls_.at(key).is_ring = is_ring;
 }
 
-void GpadlTable::Remove(GpadlId id) {
-  const auto found = gpadls_.find(id);
+void GpadlTable::Remove(GpadlKey key) {
+  const auto found = gpadls_.find(key);
   if (found == gpadls_.end()) return;
   const Gpadl& gpadl = found->second;
   if (gpadl.state == GpadlState::kInProgress) --in_progress_count_;
@@ -208,11 +209,22 @@ void GpadlTable::RemoveAllOfChannel(ChannelId channel_id) {
   }
 }
 
-void GpadlTable::Clear() {
-  gpadls_.clear();
-  in_progress_count_ = 0;
-  tearing_down_count_ = 0;
-  page_count_ = 0;
+void GpadlTable::EndConnection(const std::set<ChannelId>& reserved) {
+  for (auto next = gpadls_.begin(); next != gpadls_.end();) {
+    const auto here = next++;
+    const Gpadl& gpadl = here->second;
+    if (gpadl.is_kept) continue;
+    if (gpadl.state == GpadlState::kInProgress ||
+        !reserved.contains(gpadl.channel_id)) {
+      Remove(here->first);
+      continue;
+    }
+    Gpadl kept = std::move(here->second);
+    gpadls_.erase(here);
+    kept.is_kept = true;
+    const GpadlKey key = kept.key();
+    gpadls_.emplace(key, std::move(kept));
+  }
 }
 
 void GpadlTable::Restore(Gpadl gpadl) {
@@ -220,7 +232,8 @@ void GpadlTable::Restore(Gpadl gpadl) {
   if (gpadl.state == GpadlState::kTearingDown) ++tearing_down_count_;
   page_count_ += gpadl.page_count;
   gpadl.pages.reserve(gpadl.page_count);
-  gpadls_.emplace(gpadl.id, std::move(gpadl));
+  const GpadlKey key = gpadl.key();
+  gpadls_.emplace(key, std::move(gpadl));
 }
 
 }  // namespace ferrybus

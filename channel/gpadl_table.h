@@ -15,9 +15,11 @@
 // page numbers are inside guest RAM, the number of GPADLs and of pages is
 // capped before memory is taken.  Two GPADLs may name the same page.
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -51,6 +53,19 @@ enum class GpadlState {
   kTearingDown,  // torn down by the guest, still in use here
 };
 
+// How the table finds a GPADL.  Those of reserved channels stay when their
+// connection ends, and the next guest may give the same id to another: they are
+// kept apart by channel.
+struct GpadlKey {
+  GpadlKey(GpadlId gpadl, ChannelId kept = {})  // NOLINT: an id is a key
+      : kept_for(kept), id(gpadl) {}
+
+  ChannelId kept_for{};  // 0: a GPADL of the connection that there is now
+  GpadlId id{};
+
+  friend auto operator<=>(const GpadlKey&, const GpadlKey&) = default;
+};
+
 struct Gpadl {
   GpadlId id{};
   ChannelId channel_id{};
@@ -61,7 +76,9 @@ struct Gpadl {
   std::vector<uint64_t> pages = {};
   uint32_t pin_count = 0;
   bool is_ring = false;  // of a channel that is open, opening or closing
+  bool is_kept = false;  // of a reserved channel of a connection that ended
 
+  GpadlKey key() const { return {id, is_kept ? channel_id : ChannelId{}}; }
   bool in_use() const { return pin_count != 0 || is_ring; }
   GpadlView view() const {
     return {id, channel_id, byte_count, byte_offset, pages};
@@ -97,29 +114,31 @@ class GpadlTable {
                                     absl::Span<const std::byte> range_bytes);
 
   // nullptr if there is none.  Valid until the GPADL is removed.
-  const Gpadl* Find(GpadlId id) const;
+  const Gpadl* Find(GpadlKey key) const;
 
   // Marks a created GPADL as torn down by the guest.  The owner removes it
   // once it is not in use.  REQUIRES: it is created.
-  void MarkTearingDown(GpadlId id);
+  void MarkTearingDown(GpadlKey key);
 
   // Keep a GPADL from being removed; pins count, the ring flag does not.
   // REQUIRES: the GPADL exists; Unpin has a Pin.
-  void Pin(GpadlId id);
-  void Unpin(GpadlId id);
-  void SetIsRing(GpadlId id, bool is_ring);
+  void Pin(GpadlKey key);
+  void Unpin(GpadlKey key);
+  void SetIsRing(GpadlKey key, bool is_ring);
 
   // REQUIRES: none of the removed is in use.
-  void Remove(GpadlId id);
+  void Remove(GpadlKey key);
   void RemoveAllOfChannel(ChannelId channel_id);
-  void Clear();
+  // The connection ends: finished GPADLs of the reserved channels are kept,
+  // with those that are kept already; all others go.
+  void EndConnection(const std::set<ChannelId>& reserved);
 
   // Takes over a GPADL from checked saved state.
   // REQUIRES: the id is free; the GPADL obeys the limits.
   void Restore(Gpadl gpadl);
 
-  // In order of id, so that what is derived from it is reproducible.
-  const std::map<GpadlId, Gpadl>& gpadls() const { return gpadls_; }
+  // In order of key, so that what is derived from it is reproducible.
+  const std::map<GpadlKey, Gpadl>& gpadls() const { return gpadls_; }
   size_t tearing_down_count() const { return tearing_down_count_; }
   uint64_t page_count() const { return page_count_; }
 
@@ -129,7 +148,7 @@ class GpadlTable {
                            absl::Span<const std::byte> range_bytes) const;
 
   GpadlLimits limits_;
-  std::map<GpadlId, Gpadl> gpadls_;
+  std::map<GpadlKey, Gpadl> gpadls_;
   size_t in_progress_count_ = 0;
   size_t tearing_down_count_ = 0;
   uint64_t page_count_ = 0;  // over all, unfinished ones counted whole

@@ -195,7 +195,7 @@ TEST(GpadlTableTest, CapsUnfinishedGpadlsAllGpadlsAndPages) {
 
   // Pages count from the header on: a guest that never sends the rest holds
   // its share all the same.
-  table.Clear();
+  table.EndConnection({});
   const Bytes start = Range{.byte_count = 8190 * 4096}.bytes();
   ASSERT_TRUE(table.Begin(Header(8 + 8190 * 8, GpadlId{1}), start).ok());
   EXPECT_EQ(

@@ -6,6 +6,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
 
@@ -42,6 +47,42 @@ TEST(GuestMemoryTest, AHoleReadsAsZero) {
             0);
   EXPECT_EQ(page[5], std::byte{0});
   EXPECT_NE(ftruncate(memory->file(), 4096), 0);
+}
+
+// What the guest takes away reads as zeros, in the middle of a copy too; what
+// is no RAM at all is not translated, and fails its packet there.
+// bad:G9
+TEST(GuestMemoryTest, PagesThatVanishDuringACopyReadAsZeros) {
+  constexpr size_t kBytes = 64 * 4096;
+  const auto memory = *MemfdGuestMemory::Create(kBytes);
+  const absl::Span<std::byte> ram = memory->Translate(0, kBytes);
+  std::atomic<bool> done = false;
+  std::thread guest([&] {
+    for (int round = 0; round < 200; ++round) {
+      for (size_t i = 0; i < kBytes; i += 8) {
+        __atomic_store_n(reinterpret_cast<uint64_t*>(ram.data() + i),
+                         uint64_t{0x5a5a5a5a5a5a5a5a}, __ATOMIC_RELAXED);
+      }
+      EXPECT_EQ(
+          fallocate(memory->file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    0, static_cast<off_t>(kBytes)),
+          0);
+    }
+    done = true;
+  });
+  std::vector<std::byte> copy(kBytes);
+  while (!done) {
+    // As the rings' access policies do it: by words that may change.
+    for (size_t i = 0; i < kBytes; i += 8) {
+      const uint64_t word = __atomic_load_n(
+          reinterpret_cast<const uint64_t*>(ram.data() + i), __ATOMIC_RELAXED);
+      std::memcpy(copy.data() + i, &word, sizeof(word));
+    }
+  }
+  guest.join();
+  for (const std::byte each : copy) {
+    ASSERT_TRUE(each == std::byte{0} || each == std::byte{0x5a});
+  }
 }
 
 // bad:S25

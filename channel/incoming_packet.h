@@ -22,6 +22,10 @@
 //
 // Cost: no allocation once a channel's slots are warm.
 //
+// A receiver that cannot go on here, since it would have to block, or since
+// guest memory is not there yet, gives the packet back with Defer(): it comes
+// again.
+//
 //   void ProcessPacket(IncomingPacket packet) override {
 //     std::array<std::byte, 64> reply = Answer(packet.payload());
 //     packet.Complete(reply);
@@ -40,6 +44,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "ferrybus/channel/guest_pins.h"
 #include "ferrybus/ringbuffer/wire.h"
 
 namespace ferrybus {
@@ -65,8 +70,19 @@ class IncomingPacketOwner {
   // The packet's receiver found it malformed beyond repair.
   virtual void FailPacket(uint32_t slot, uint32_t generation,
                           std::string_view reason) = 0;
+  // The receiver wants the packet again.
+  virtual void DeferPacket(uint32_t slot, uint32_t generation) {
+    FailPacket(slot, generation, "it cannot be given back");
+  }
   virtual absl::StatusOr<absl::Span<const iovec>> MapGuestBuffers(
       uint32_t slot) = 0;
+  virtual absl::StatusOr<ExternalData> PinGuestBuffers(uint32_t slot,
+                                                       GuestAccess access) {
+    (void)access;
+    const absl::Status status = MapGuestBuffers(slot).status();
+    if (!status.ok()) return status;
+    return ExternalData::kReady;
+  }
 
  protected:
   ~IncomingPacketOwner() = default;
@@ -88,6 +104,9 @@ struct PacketInfo {
   absl::Span<const std::byte> extension;
   // Bytes of guest memory that the ranges describe; 0 for in-band packets.
   uint64_t external_bytes = 0;
+  uint32_t external_ranges = 0;
+  // Its receiver may block: it is called outside of the ring's batch.
+  bool may_block = false;
 };
 
 class [[nodiscard]] IncomingPacket {
@@ -118,6 +137,7 @@ class [[nodiscard]] IncomingPacket {
   absl::Span<const std::byte> payload() const { return info_->payload; }
   uint64_t transaction_id() const { return info_->transaction_id; }
   bool completion_requested() const { return info_->completion_requested; }
+  bool may_block() const { return info_->may_block; }
   bool has_external_data() const { return !info_->extension.empty(); }
 
   // The guest memory that the packet describes, in its order, adjacent pages
@@ -127,6 +147,21 @@ class [[nodiscard]] IncomingPacket {
   // receiver completes it with its protocol's error status.
   absl::StatusOr<absl::Span<const iovec>> guest_buffers() {
     return owner_->MapGuestBuffers(info_->slot);
+  }
+
+  // Keeps the bytes of guest_buffers() in place until the packet ends
+  // (channel/guest_pins.h).  kPending: give the packet back with Defer(); it
+  // comes again when they are.  Errors as guest_buffers(), and InvalidArgument
+  // if it was asked for read-only before and for writing now.
+  absl::StatusOr<ExternalData> PinGuestBuffers(
+      GuestAccess access = GuestAccess::kReadWrite) {
+    return owner_->PinGuestBuffers(info_->slot, access);
+  }
+
+  // Gives the packet back.  It comes again, before any later one, with
+  // may_block() true; what was held of its payload is not valid any more.
+  void Defer() {
+    std::exchange(owner_, nullptr)->DeferPacket(info_->slot, generation_);
   }
 
   // Ends the packet; sends `payload` in a completion packet if the peer asked

@@ -45,6 +45,23 @@ inline constexpr uint32_t kNoInterruptVp = 0xffffffff;
 inline constexpr uint32_t kMessageConnectionClassic = 1;
 inline constexpr uint32_t kMessageConnectionMulticlient = 4;
 inline constexpr uint8_t kVmbusSint = 2;
+inline constexpr uint32_t kSintCount = 16;
+
+// Where a message for the guest goes.
+struct MessageTarget {
+  uint32_t vp = 0;
+  uint8_t sint = kVmbusSint;
+
+  friend bool operator==(const MessageTarget&, const MessageTarget&) = default;
+};
+
+// The guest's two monitor pages, as addresses.  Both 0: it has none.
+struct MonitorPages {
+  uint64_t parent_to_child = 0;
+  uint64_t child_to_parent = 0;
+
+  friend bool operator==(const MonitorPages&, const MonitorPages&) = default;
+};
 
 // OPENCHANNEL_RESULT, GPADL_CREATED and MODIFYCHANNEL_RESPONSE: zero is
 // success, all else failure.  This is the failure that we send.
@@ -62,8 +79,14 @@ inline constexpr uint8_t kConnectionFailedUnknown = 2;
 inline constexpr uint16_t kOfferEnumerateDeviceInterface = 0x1;
 inline constexpr uint16_t kOfferConfidentialRing = 0x2;
 inline constexpr uint16_t kOfferConfidentialExternalMemory = 0x4;
+inline constexpr uint16_t kOfferPinnedExternalMemory = 0x8;
 inline constexpr uint16_t kOfferNamedPipeMode = 0x10;
 inline constexpr uint16_t kOfferTlnpiProvider = 0x2000;
+
+// OpenChannelMessage::flags, with feature 0x2.
+inline constexpr uint16_t kOpenRedirectInterrupt = 0x1;
+// Event flags of a guest, OpenChannelMessage::event_flag.
+inline constexpr uint32_t kEventFlagCount = 2048;
 
 // OfferChannelMessage::monitor_id when the channel has no monitor.
 inline constexpr uint8_t kNoMonitorId = 0xff;

@@ -4,11 +4,13 @@
 
 #include "ferrybus/channel/packet_endpoint.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/check.h"
+#include "ferrybus/channel/pipe_header.h"
 #include "ferrybus/ringbuffer/packet_ranges.h"
 
 namespace ferrybus {
@@ -19,16 +21,19 @@ using ringbuffer::ReadResult;
 using ringbuffer::RingFault;
 using ringbuffer::RingFaultName;
 
-PacketEndpoint::PacketEndpoint(EndpointSide side, const EndpointLimits& limits,
+PacketEndpoint::PacketEndpoint(EndpointSide side,
+                               const EndpointOptions& options,
                                const GuestMemory* memory, Doorbell* doorbell,
                                EndpointEvents* events)
     : side_(side),
-      limits_(limits),
+      options_(options),
       memory_(memory),
       doorbell_(doorbell),
-      events_(events) {
-  FERRYBUS_CHECK(limits.max_in_flight > 0 && limits.max_packet_bytes >= 16,
-                 "endpoint limits are zero");
+      events_(events),
+      quota_(options.limits.max_in_flight) {
+  FERRYBUS_CHECK(
+      options.limits.max_in_flight > 0 && options.limits.max_packet_bytes >= 16,
+      "endpoint limits are zero");
 }
 
 PacketEndpoint::~PacketEndpoint() {
@@ -55,7 +60,7 @@ absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
   const bool host = side_ == EndpointSide::kHost;
   ringbuffer::RingConsumer incoming(
       (host ? rings.guest_to_host : rings.host_to_guest).view(),
-      limits_.max_packet_bytes);
+      limits().max_packet_bytes);
   ringbuffer::RingProducer outgoing(
       (host ? rings.host_to_guest : rings.guest_to_host).view());
   if (incoming.fault() != RingFault::kNone ||
@@ -65,6 +70,8 @@ absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
                      ": incoming ring: ", RingFaultName(incoming.fault()),
                      "; outgoing ring: ", RingFaultName(outgoing.fault())));
   }
+  const absl::Status rooms = CheckRooms(outgoing, channel_id);
+  if (!rooms.ok()) return rooms;
   rings_ = std::move(rings);
   incoming_ = incoming;
   channel_id_ = channel_id;
@@ -75,8 +82,30 @@ absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
   counters_ = EndpointCounters();
   fault_reason_.clear();
   wanted_room_ = 0;
+  quota_blocked_ = false;
   state_ = EndpointRunState::kSuspended;
   return absl::OkStatus();
+}
+
+// Whether the ring can hold what was promised to be sent, and what waits.
+absl::Status PacketEndpoint::CheckRooms(
+    const ringbuffer::RingProducer& outgoing, uint32_t channel_id) {
+  const uint64_t ring_max =
+      ringbuffer::MaxSendRingBytes(outgoing.ring().data_bytes);
+  absl::MutexLock lock(&mu_);
+  uint64_t payload = options_.max_payload_bytes;
+  bool fits =
+      payload == 0 ||
+      Fits(0, payload + (options_.is_pipe ? sizeof(PipeHeader) : 0), ring_max);
+  for (uint32_t i = 0; fits && i < queue_.size(); ++i) {
+    payload = queue_.at(i).payload().size();
+    fits = Fits(queue_.at(i).extension_bytes, payload, ring_max);
+  }
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "channel ", channel_id, ": an outgoing ring of ",
+      outgoing.ring().data_bytes, " data bytes does not hold a packet of ",
+      payload, " bytes; the guest must make it larger"));
 }
 
 void PacketEndpoint::Start() {
@@ -124,9 +153,18 @@ void PacketEndpoint::Thaw() {
   Do(after);
 }
 
-void PacketEndpoint::Detach() {
+void PacketEndpoint::Detach() { DetachAnd(/*keep_sends=*/false); }
+
+void PacketEndpoint::RollBack() { DetachAnd(/*keep_sends=*/true); }
+
+void PacketEndpoint::DetachAnd(bool keep_sends) {
+  DropWaiting();
   RingPair closed;
   absl::MutexLock lock(&mu_);
+  if (!keep_sends) {
+    ClearQueueLocked();
+    ForgetTransactionsLocked();
+  }
   if (state_ == EndpointRunState::kDetached) return;
   state_ = EndpointRunState::kDetached;
   is_fault_news_ = false;
@@ -137,14 +175,11 @@ void PacketEndpoint::Detach() {
   for (Slot& slot : slots_) {
     if (slot.state == SlotState::kInFlight) slot.state = SlotState::kOrphan;
   }
-  ClearQueueLocked();
-  transactions_.clear();
-  free_transactions_.clear();
-  awaiting_ = 0;
   AwaitLeaversLocked();
 }
 
 bool PacketEndpoint::Poll(uint32_t budget) {
+  if (taking_) return false;  // within an event of the batch
   bool takes;
   {
     absl::MutexLock lock(&mu_);
@@ -152,19 +187,8 @@ bool PacketEndpoint::Poll(uint32_t budget) {
     takes = state_ == EndpointRunState::kActive;
     ++batches_;
   }
-  bool more = false;
   Afterwards after;
-  if (takes) {
-    taking_ = true;
-    incoming_.MaskSignals();
-    uint32_t taken = 0;
-    const bool drained = TakePackets(budget, &taken);
-    after.ring = incoming_.Release();
-    taking_ = false;
-    if (taken != 0 && is_attached()) events_->OnBatchEnd(taken);
-    more =
-        drained && is_attached() ? incoming_.UnmaskSignals() : taken == budget;
-  }
+  bool more = takes && TakeBatch(budget, &after);
   {
     absl::MutexLock lock(&mu_);
     --batches_;
@@ -181,11 +205,26 @@ bool PacketEndpoint::Poll(uint32_t budget) {
   more |= std::exchange(after.work, false);
   const bool room = std::exchange(after.room, false);
   Do(after);
+  ReportSent();
+  if (takes) more |= DeliverWaiting(budget);
   if (room) {
     events_->OnRoom();
     Flush();
   }
   return more;
+}
+
+// The ring's batch.  True: there is more in the ring.
+bool PacketEndpoint::TakeBatch(uint32_t budget, Afterwards* after) {
+  taking_ = true;
+  incoming_.MaskSignals();
+  uint32_t taken = 0;
+  const bool drained = TakePackets(budget, &taken);
+  after->ring = incoming_.Release();
+  taking_ = false;
+  const uint32_t delivered = std::exchange(delivered_, 0);
+  if (delivered != 0 && is_attached()) events_->OnBatchEnd(delivered);
+  return drained && is_attached() ? incoming_.UnmaskSignals() : taken == budget;
 }
 
 // True: the ring is drained.  False: the budget or the quota ended first, or
@@ -209,40 +248,76 @@ bool PacketEndpoint::TakePackets(uint32_t budget, uint32_t* taken) {
 
 bool PacketEndpoint::HasQuota() {
   absl::MutexLock lock(&mu_);
+  // A completion ends that, not a quota that was raised.
+  if (quota_blocked_) return false;
   // A guest that does not read could make the host's queue grow.  The guest's
   // side does not count its own: if both waited for the other to read first,
   // neither would.
   const uint64_t replies = side_ == EndpointSide::kHost ? queued_replies_ : 0;
   const uint64_t in_use = outstanding_ + replies;
-  quota_left_ = in_use < limits_.max_in_flight
-                    ? limits_.max_in_flight - static_cast<uint32_t>(in_use)
-                    : 0;
+  quota_left_ = in_use < quota_ ? quota_ - static_cast<uint32_t>(in_use) : 0;
   quota_blocked_ = quota_left_ == 0;
   return !quota_blocked_;
 }
 
+void PacketEndpoint::SetQuota(uint32_t quota) {
+  FERRYBUS_CHECK(quota > 0, "a quota of no packets");
+  quota_ = std::min(quota, limits().max_in_flight);
+  quota_left_ = 0;
+}
+
 bool PacketEndpoint::TakePacket(const PacketView& view) {
-  Slot* const slot = AcquireSlot();
+  bool is_next = false;
+  Slot* const slot = AcquireSlot(&is_next);
   if (slot == nullptr) return false;
   FillSlot(*slot, view);
-  const ringbuffer::RangeResult ranges =
-      ringbuffer::CheckRangeList(slot->info.type, slot->info.extension);
-  IncomingPacket packet(this, &slot->info);
-  if (ranges != ringbuffer::RangeResult::kOk) {
-    packet.Fail(RangeResultName(ranges));
+  const std::string_view unsound = Unsound(*slot);
+  if (!unsound.empty()) {
+    IncomingPacket(this, &slot->info).Fail(unsound);
     return false;
   }
-  slot->info.external_bytes = ExternalBytes(slot->info);
-  events_->OnPacket(std::move(packet));
+  if (is_next) {
+    ++delivered_;
+    events_->OnPacket(IncomingPacket(this, &slot->info));
+    return true;
+  }
+  absl::MutexLock lock(&mu_);
+  WaitLocked(*slot);
   return true;
 }
 
+// What is wrong with a packet that was just taken; its info is completed.
+std::string_view PacketEndpoint::Unsound(Slot& slot) const {
+  PacketInfo& info = slot.info;
+  const ringbuffer::RangeResult ranges =
+      ringbuffer::CheckRangeList(info.type, info.extension);
+  if (ranges != ringbuffer::RangeResult::kOk) return RangeResultName(ranges);
+  CountExternal(&info);
+  if (options_.max_external_bytes != 0 &&
+      info.external_bytes > options_.max_external_bytes) {
+    return "more external data than the channel's maximum";
+  }
+  if (options_.max_external_ranges != 0 &&
+      info.external_ranges > options_.max_external_ranges) {
+    return "more ranges of external data than the channel's maximum";
+  }
+  if (!options_.is_pipe) return {};
+  info.completion_requested = false;
+  if (!info.extension.empty() ||
+      !ParsePipePayload(info.payload, &info.payload)) {
+    return "not a pipe's datagram";
+  }
+  return {};
+}
+
 // A slot for one more packet; null when the endpoint stopped meanwhile.
-PacketEndpoint::Slot* PacketEndpoint::AcquireSlot() {
+// `is_next`: it can be handed out at once.
+PacketEndpoint::Slot* PacketEndpoint::AcquireSlot(bool* is_next) {
   absl::MutexLock lock(&mu_);
   if (!flows()) return nullptr;
   ++counters_.packets_received;
   if (quota_left_ > 0) --quota_left_;
+  *is_next = waiting_.empty() && !delivering_ && !options_.wants_blocking;
   return AcquireSlotLocked();
 }
 
@@ -261,15 +336,16 @@ PacketEndpoint::Slot* PacketEndpoint::AcquireSlotLocked() {
 }
 
 // What a GPA-direct packet's ranges add up to.  They may still be unsound.
-uint64_t PacketEndpoint::ExternalBytes(const PacketInfo& info) {
-  uint64_t bytes = 0;
-  if (info.type != PacketType::kDataUsingGpaDirect) return bytes;
-  (void)ringbuffer::ForEachGpaRange(info.extension,
+void PacketEndpoint::CountExternal(PacketInfo* info) {
+  info->external_bytes = 0;
+  info->external_ranges = 0;
+  if (info->type != PacketType::kDataUsingGpaDirect) return;
+  (void)ringbuffer::ForEachGpaRange(info->extension,
                                     [&](const ringbuffer::GpaRange& range) {
-                                      bytes += range.byte_count;
+                                      info->external_bytes += range.byte_count;
+                                      ++info->external_ranges;
                                       return true;
                                     });
-  return bytes;
 }
 
 void PacketEndpoint::FillSlot(Slot& slot, const PacketView& view) {
@@ -283,6 +359,7 @@ void PacketEndpoint::FillSlot(Slot& slot, const PacketView& view) {
   slot.info.transaction_id = view.transaction_id;
   slot.info.extension = bytes.first(extension);
   slot.info.payload = bytes.subspan(extension);
+  slot.info.may_block = false;
 }
 
 bool PacketEndpoint::TakeCompletion(const PacketView& view) {
@@ -291,17 +368,28 @@ bool PacketEndpoint::TakeCompletion(const PacketView& view) {
   uint64_t tag = 0;
   {
     absl::MutexLock lock(&mu_);
-    if (!FreeTransactionLocked(view.transaction_id, &tag)) {
+    const Transaction* const found = FreeTransactionLocked(view.transaction_id);
+    if (found == nullptr) {
       // Stray answers are tolerated up to a number: a peer may have been
       // rebooted under them.
       ++counters_.completions_unmatched;
-      if (++bad_completions_ <= limits_.max_bad_completions) return true;
+      if (++bad_completions_ <= limits().max_bad_completions) return true;
       FaultLocked(absl::StrCat("completion of transaction ",
                                view.transaction_id, " answers nothing; ",
                                bad_completions_, " such completions came"));
       return false;
     }
     ++counters_.completions_received;
+    if (found->cancelled) return true;
+    if (found->reply != nullptr) {
+      ReplyRoom& reply = *found->reply;
+      reply.bytes = completion_bytes_.size();
+      std::copy_n(completion_bytes_.begin(),
+                  std::min(reply.bytes, reply.room.size()), reply.room.begin());
+      reply.state = ReplyRoom::State::kDone;
+      return true;
+    }
+    tag = found->tag;
   }
   events_->OnCompletion(tag, completion_bytes_);
   return true;
@@ -317,6 +405,11 @@ uint32_t PacketEndpoint::outstanding() const {
   return outstanding_;
 }
 
+uint32_t PacketEndpoint::held() const {
+  absl::MutexLock lock(&mu_);
+  return outstanding_ - static_cast<uint32_t>(waiting_.size());
+}
+
 uint32_t PacketEndpoint::awaiting() const {
   absl::MutexLock lock(&mu_);
   return awaiting_;
@@ -324,7 +417,7 @@ uint32_t PacketEndpoint::awaiting() const {
 
 uint32_t PacketEndpoint::queued() const {
   absl::MutexLock lock(&mu_);
-  return static_cast<uint32_t>(queue_.size());
+  return queue_.size();
 }
 
 EndpointCounters PacketEndpoint::counters() const {

@@ -10,6 +10,10 @@
 // - an entry for each packet sent whose completion has not come (awaiting).
 // These four are what a save stores and a restore rebuilds.
 //
+// A packet may also stand in line (waiting): its receiver gave it back, asked
+// to be called where it may block, or another one stands before it.  Waiting
+// packets have no handle; Poll() hands them out when the ring's batch is over.
+//
 // A packet's way: Poll() copies it once out of the ring into a slot, checks
 // the copy, and hands out an IncomingPacket; its Complete() stages the
 // completion; the end of the Poll() publishes the batch and rings once.
@@ -39,7 +43,7 @@
 // does not read its completions finds its packets left in the ring.
 //
 // Cost: two lock/unlock pairs and one copy per packet; no allocation once the
-// slots are warm.
+// slots and the queue are warm; Reserve() warms the queue.
 //
 // Source: KMCL's packet objects and channel states (docs/SAVE_STATE.md).
 
@@ -62,7 +66,9 @@
 #include "ferrybus/channel/doorbell.h"
 #include "ferrybus/channel/endpoint_state.h"
 #include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/guest_pins.h"
 #include "ferrybus/channel/incoming_packet.h"
+#include "ferrybus/channel/outgoing_queue.h"
 #include "ferrybus/channel/ring_pair.h"
 #include "ferrybus/ringbuffer/ring_consumer.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
@@ -75,8 +81,10 @@ class EndpointEvents {
   // The completion of the packet sent with `tag`.
   virtual void OnCompletion(uint64_t tag,
                             absl::Span<const std::byte> reply) = 0;
-  // At least one packet was taken since the last call.
+  // At least one OnPacket since the last call, `packets` in all.
   virtual void OnBatchEnd(size_t packets) = 0;
+  // The packet sent with `tag` and `wants_sent` is in the ring.
+  virtual void OnSent(uint64_t tag) { (void)tag; }
   // A Send() said kFull and there is room now.
   virtual void OnRoom() = 0;
   // Poll() should run soon.  Any thread.
@@ -96,6 +104,40 @@ enum class EndpointRunState {
   kFaulted,
 };
 
+struct EndpointOptions {
+  EndpointOptions() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): limits alone are options.
+  EndpointOptions(const EndpointLimits& all_limits) : limits(all_limits) {}
+
+  EndpointLimits limits;
+  // Datagrams of an exact length, without completions or external data.
+  bool is_pipe = false;
+  // All packets are handed out where the receiver may block.
+  bool wants_blocking = false;
+  // Longest payload that will be sent; rings that could not hold it are
+  // refused.  0: whatever fits.
+  uint32_t max_payload_bytes = 0;
+  // External data of one packet; a peer that sends more is faulted.  0: as
+  // much as a packet can describe.
+  uint64_t max_external_bytes = 0;
+  uint32_t max_external_ranges = 0;
+  // Null: guest memory stays in place by itself.
+  GuestPins* pins = nullptr;
+};
+
+// Where the answer to a packet goes whose sender waits for it, instead of to
+// OnCompletion.  The polling thread's.
+struct ReplyRoom {
+  enum class State : uint8_t {
+    kWaiting,
+    kDone,  // answered; or in the ring, if no completion was wanted
+    kGone,  // the channel closed
+  };
+  State state = State::kWaiting;
+  absl::Span<std::byte> room;
+  size_t bytes = 0;  // of the answer; what does not fit is cut off
+};
+
 // What may be sent, and how.
 struct OutgoingPacket {
   ringbuffer::PacketType type = ringbuffer::PacketType::kDataInBand;
@@ -106,6 +148,12 @@ struct OutgoingPacket {
   // On a full ring: true queues the packet (kOk), false answers kFull and
   // OnRoom follows.
   bool may_queue = false;
+  // With may_queue: a closed channel takes the packet, too, and sends it when
+  // it opens.
+  bool may_wait_for_open = false;
+  // OnSent(tag) follows when the packet is in the ring.
+  bool wants_sent = false;
+  ReplyRoom* reply = nullptr;  // Cancel() before it ends
 };
 
 enum class [[nodiscard]] SendStatus : uint8_t{
@@ -113,6 +161,9 @@ enum class [[nodiscard]] SendStatus : uint8_t{
     kFull,
     kTooLarge,
     kClosed,
+    // A pipe has no completions and no external data, a host sends no
+    // external data.
+    kNotSupported,
 };
 
 // Monotonic counts since Attach.
@@ -124,9 +175,9 @@ struct EndpointCounters {
   uint64_t doorbells_rung = 0;
 };
 
-class PacketEndpoint final : private IncomingPacketOwner {
+class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
  public:
-  PacketEndpoint(EndpointSide side, const EndpointLimits& limits,
+  PacketEndpoint(EndpointSide side, const EndpointOptions& options,
                  const GuestMemory* memory, Doorbell* doorbell,
                  EndpointEvents* events);
   PacketEndpoint(const PacketEndpoint&) = delete;
@@ -142,7 +193,8 @@ class PacketEndpoint final : private IncomingPacketOwner {
 
   // The channel opened: kDetached -> kSuspended.  `channel_id` is what the
   // doorbell is rung with.  DataLoss if the rings' control words are
-  // impossible (then still detached).
+  // impossible, InvalidArgument if a packet of the greatest length, or one
+  // that waits, would not fit (then still detached).
   absl::Status Attach(RingPair rings, uint32_t channel_id);
   void Start();    // kSuspended -> kActive
   void Suspend();  // kActive -> kSuspended
@@ -155,6 +207,9 @@ class PacketEndpoint final : private IncomingPacketOwner {
   // Packets in flight become orphans; see outstanding().  An event may call it.
   // Waits for a thread that is ringing the doorbell.
   void Detach();
+  // As Detach(), but what was sent waits for the next Attach().
+  // REQUIRES: frozen since Attach(), or detached.
+  void RollBack();
 
   // -- Traffic -------------------------------------------------------------
 
@@ -163,6 +218,23 @@ class PacketEndpoint final : private IncomingPacketOwner {
   bool Poll(uint32_t budget);
 
   SendStatus Send(const OutgoingPacket& packet);
+  // From now on `packets` packets wait without an allocation.
+  void Reserve(uint32_t packets);
+  // Takes a packet back that waits for room; else its completion will be
+  // dropped when it comes, and its transaction id stays taken until then.
+  // False: there is no such packet.
+  bool Cancel(uint64_t tag);
+  bool Cancel(const ReplyRoom* reply);
+  // How far the answer is; kGone also when the endpoint is faulted.
+  ReplyRoom::State Look(const ReplyRoom& reply) const;
+  // Packets received and not completed that the receiver wants at most.  What
+  // is outstanding above it is not touched; a queue that stands for it goes on
+  // with the next completion, not by raising it.  The polling thread's.
+  // REQUIRES: quota > 0.
+  void SetQuota(uint32_t quota);
+  void SetWantsBlocking(bool wants_blocking) {
+    options_.wants_blocking = wants_blocking;
+  }
   // Publishes what was sent.  Poll() does it, too.
   void Flush();
 
@@ -187,7 +259,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
   // The endpoint's state at this moment.  REQUIRES: kFrozen or kFaulted.
   absl::StatusOr<EndpointState> Save(SaveBlob save_blob);
 
-  // Gives each saved incoming packet back, with its blob.
+  // Gives each saved incoming packet back, with its blob, but those that wait.
   using RestoreBlob = absl::FunctionRef<absl::Status(
       IncomingPacket packet, absl::Span<const std::byte> blob)>;
   // kDetached -> kFrozen, on rings in memory that moved along.  Sends nothing
@@ -202,13 +274,16 @@ class PacketEndpoint final : private IncomingPacketOwner {
   EndpointRunState run_state() const;
   // Packets received and not completed, orphans included.
   uint32_t outstanding() const;
+  // ... of which the receiver has the handle.
+  uint32_t held() const;
   uint32_t awaiting() const;
   uint32_t queued() const;
   EndpointCounters counters() const;
   // Why the endpoint is kFaulted; empty otherwise.
   std::string fault_reason() const;
   uint32_t channel_id() const { return channel_id_; }
-  const EndpointLimits& limits() const { return limits_; }
+  const EndpointLimits& limits() const { return options_.limits; }
+  const EndpointOptions& options() const { return options_; }
 
   // Faults the endpoint: the peer broke a rule that a layer above knows.
   void Fault(std::string_view reason);
@@ -219,22 +294,22 @@ class PacketEndpoint final : private IncomingPacketOwner {
     kInFlight,
     kOrphan,  // the channel closed under it
   };
+  enum class PinState : uint8_t { kNone, kPending, kPinned };
   struct Slot {
     PacketInfo info;
     SlotState state = SlotState::kFree;
     uint64_t sequence = 0;         // order of arrival
     std::vector<std::byte> bytes;  // extension, then payload
     std::vector<iovec> buffers;
-  };
-  struct QueuedPacket {
-    ringbuffer::PacketHeader header;
-    std::vector<std::byte> extension;
-    std::vector<std::byte> payload;
+    PinState pin = PinState::kNone;
+    GuestAccess access = GuestAccess::kReadOnly;  // of the pin
   };
   struct Transaction {
     bool awaiting = false;
+    bool cancelled = false;  // nobody waits
     uint32_t generation = 0;
     uint64_t tag = 0;
+    ReplyRoom* reply = nullptr;
   };
   // What is left to do once the lock is gone.
   struct Afterwards {
@@ -251,19 +326,40 @@ class PacketEndpoint final : private IncomingPacketOwner {
   void DropPacket(uint32_t slot, uint32_t generation) override;
   void FailPacket(uint32_t slot, uint32_t generation,
                   std::string_view reason) override;
+  void DeferPacket(uint32_t slot, uint32_t generation) override;
   absl::StatusOr<absl::Span<const iovec>> MapGuestBuffers(
       uint32_t slot) override;
+  absl::StatusOr<ExternalData> PinGuestBuffers(uint32_t slot,
+                                               GuestAccess access) override;
+  // PinOwner.
+  void OnPinned(uint32_t slot, uint32_t generation) override;
 
   // The polling thread's half (packet_endpoint.cc).
+  bool TakeBatch(uint32_t budget, Afterwards* after);
   bool TakePackets(uint32_t budget, uint32_t* taken);
   bool TakePacket(const ringbuffer::PacketView& view);
   bool TakeCompletion(const ringbuffer::PacketView& view);
   bool is_attached() const { return incoming_.ring().control != nullptr; }
-  Slot* AcquireSlot();
+  Slot* AcquireSlot(bool* is_next);
+  std::string_view Unsound(Slot& slot) const;
+  absl::Status CheckRooms(const ringbuffer::RingProducer& outgoing,
+                          uint32_t channel_id);
+  void DetachAnd(bool keep_sends);
   Slot* AcquireSlotLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  static uint64_t ExternalBytes(const PacketInfo& info);
+  static void CountExternal(PacketInfo* info);
   void FillSlot(Slot& slot, const ringbuffer::PacketView& view);
   bool HasQuota();
+
+  // Packets given back, and pins (packet_endpoint_waiting.cc).
+  void WaitLocked(Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool DeliverWaiting(uint32_t budget);
+  Slot* NextWaiting();
+  void DropWaiting();
+  void ReportSent();
+  Slot* SlotOf(uint32_t index);
+  absl::Status FillBuffers(Slot& slot) const;
+  // Called before the packet of a slot ends, without the lock.
+  void Unpin(uint32_t slot, uint32_t generation);
 
   // The outgoing half (packet_endpoint_send.cc).
   void ReleaseSlotLocked(Slot& slot, Afterwards* after)
@@ -273,19 +369,35 @@ class PacketEndpoint final : private IncomingPacketOwner {
   // Publishes, sends what waits, asks for room; nothing while a batch is open.
   void SettleLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool WriteQueueLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PushQueueLocked(const ringbuffer::PacketHeader& header,
-                       absl::Span<const std::byte> extension,
-                       absl::Span<const std::byte> payload)
+  QueuedPacket& PushQueueLocked(const ringbuffer::PacketHeader& header,
+                                absl::Span<const std::byte> extension,
+                                absl::Span<const std::byte> payload)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ClearQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetTransactionsLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether it fits into the empty ring (while detached: into any) and into
+  // its 16-bit lengths.
+  static bool Fits(size_t extension_bytes, size_t payload_bytes,
+                   uint64_t ring_bytes_max);
   bool FitsLocked(size_t extension_bytes, size_t payload_bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  SendStatus CheckSendLocked(const OutgoingPacket& packet) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  SendStatus SendLocked(const OutgoingPacket& packet, Afterwards* after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteSentLocked(const ringbuffer::PacketHeader& header, uint64_t tag,
+                      bool wants_sent, ReplyRoom* reply, Afterwards* after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t WantedRoomLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FaultLocked(std::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool AllocateTransactionLocked(uint64_t tag, uint64_t* id)
+  bool AllocateTransactionLocked(uint64_t tag, ReplyRoom* reply, uint64_t* id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool FreeTransactionLocked(uint64_t id, uint64_t* tag)
+  // Null: no such transaction.  Else what it was, until the next one.
+  const Transaction* FreeTransactionLocked(uint64_t id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool CancelIf(
+      absl::FunctionRef<bool(uint64_t tag, const ReplyRoom* reply)> is_it);
+  bool CancelQueuedLocked(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Do() follows, without the lock and on any thread: until then neither
   // events nor doorbell may end.
   void LeaveLocked(Afterwards* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -310,7 +422,7 @@ class PacketEndpoint final : private IncomingPacketOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const EndpointSide side_;
-  const EndpointLimits limits_;
+  EndpointOptions options_;
   const GuestMemory* const memory_;
   Doorbell* const doorbell_;
   EndpointEvents* const events_;
@@ -323,7 +435,10 @@ class PacketEndpoint final : private IncomingPacketOwner {
   uint32_t bad_completions_ = 0;
   // Slots that may still be taken before outstanding_ must be looked at.
   uint32_t quota_left_ = 0;
-  bool taking_ = false;  // within Poll(), packets taken and not released
+  bool taking_ = false;      // within Poll(), packets taken and not released
+  bool delivering_ = false;  // within Poll(), handing out what waited
+  uint32_t delivered_ = 0;   // within the ring's batch
+  uint32_t quota_;
 
   mutable absl::Mutex mu_;
   EndpointRunState state_ ABSL_GUARDED_BY(mu_) = EndpointRunState::kDetached;
@@ -332,7 +447,11 @@ class PacketEndpoint final : private IncomingPacketOwner {
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);
   uint32_t outstanding_ ABSL_GUARDED_BY(mu_) = 0;
   bool quota_blocked_ ABSL_GUARDED_BY(mu_) = false;
-  std::deque<QueuedPacket> queue_ ABSL_GUARDED_BY(mu_);
+  // Slots whose packets wait for their receiver, in order of arrival.
+  std::vector<uint32_t> waiting_ ABSL_GUARDED_BY(mu_);
+  OutgoingQueue queue_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint64_t> sent_tags_ ABSL_GUARDED_BY(mu_);  // for OnSent
+  std::vector<std::byte> pipe_bytes_ ABSL_GUARDED_BY(mu_);
   // Completions in queue_: on the host they count against the quota like their
   // packets.
   uint32_t queued_replies_ ABSL_GUARDED_BY(mu_) = 0;

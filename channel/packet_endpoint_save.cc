@@ -43,6 +43,7 @@ absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
   // meanwhile; such a completion is queued and never published by this owner
   // unless it thaws.  No slot is used again while frozen, so the bytes stay.
   for (size_t i = 0; i < in_flight.size(); ++i) {
+    if (state.incoming[i].is_waiting) continue;
     absl::StatusOr<std::string> blob = save_blob(&in_flight[i], 0);
     if (!blob.ok()) {
       return absl::Status(
@@ -54,6 +55,7 @@ absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
     state.incoming[i].blob = *std::move(blob);
   }
   for (EndpointState::Awaiting& awaiting : state.awaiting) {
+    if (awaiting.is_cancelled) continue;
     absl::StatusOr<std::string> blob = save_blob(nullptr, awaiting.tag);
     if (!blob.ok()) return blob.status();
     awaiting.blob = *std::move(blob);
@@ -83,19 +85,23 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
     packet.transaction_id = slot->info.transaction_id;
     packet.extension = ToString(slot->info.extension);
     packet.payload = ToString(slot->info.payload);
+    packet.is_waiting = std::find(waiting_.begin(), waiting_.end(),
+                                  slot->info.slot) != waiting_.end();
     state->incoming.push_back(std::move(packet));
     in_flight->push_back(slot->info);
   }
-  for (const QueuedPacket& queued : queue_) {
+  for (uint32_t i = 0; i < queue_.size(); ++i) {
+    const QueuedPacket& queued = queue_.at(i);
     state->queued.push_back(
         {queued.header.type, queued.header.flags, queued.header.transaction_id,
-         ToString(queued.extension), ToString(queued.payload)});
+         ToString(queued.extension()), ToString(queued.payload()), queued.tag,
+         queued.wants_sent});
   }
   for (size_t i = 0; i < transactions_.size(); ++i) {
     if (!transactions_[i].awaiting) continue;
     state->awaiting.push_back(
         {(uint64_t{transactions_[i].generation} << 32) | (i + 1),
-         transactions_[i].tag, std::string()});
+         transactions_[i].tag, std::string(), transactions_[i].cancelled});
   }
 }
 
@@ -171,11 +177,11 @@ absl::Status PacketEndpoint::RestoreIncoming(
   Slot* slot;
   {
     absl::MutexLock lock(&mu_);
-    if (outstanding_ >= limits_.max_in_flight) {
+    if (outstanding_ >= limits().max_in_flight) {
       return absl::ResourceExhaustedError(
           absl::StrCat("channel ", channel_id_,
                        ": more packets in flight than the limit of ",
-                       limits_.max_in_flight));
+                       limits().max_in_flight));
     }
     slot = AcquireSlotLocked();
     slot->info.type = saved.type;
@@ -185,7 +191,8 @@ absl::Status PacketEndpoint::RestoreIncoming(
     const absl::Span<const std::byte> bytes = slot->bytes;
     slot->info.extension = bytes.first(saved.extension.size());
     slot->info.payload = bytes.subspan(saved.extension.size());
-    slot->info.external_bytes = ExternalBytes(slot->info);
+    slot->info.may_block = false;
+    CountExternal(&slot->info);
   }
   IncomingPacket packet(this, &slot->info);
   const ringbuffer::RangeResult ranges =
@@ -194,6 +201,10 @@ absl::Status PacketEndpoint::RestoreIncoming(
     return absl::InvalidArgumentError(
         absl::StrCat("channel ", channel_id_, ", packet with transaction ",
                      saved.transaction_id, ": ", RangeResultName(ranges)));
+  }
+  if (saved.is_waiting) {
+    packet.Defer();
+    return absl::OkStatus();
   }
   return restore_blob(
       std::move(packet),
@@ -204,10 +215,10 @@ absl::Status PacketEndpoint::RestoreIncoming(
 absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
   for (const EndpointState::Awaiting& awaiting : state.awaiting) {
     const uint64_t index = (awaiting.transaction_id & 0xffffffff) - 1;
-    if (index >= limits_.max_awaiting) {
+    if (index >= limits().max_awaiting) {
       return absl::InvalidArgumentError(absl::StrCat(
           "channel ", channel_id_, ": transaction id ", awaiting.transaction_id,
-          " is beyond the limit of ", limits_.max_awaiting, " requests"));
+          " is beyond the limit of ", limits().max_awaiting, " requests"));
     }
     if (index >= transactions_.size()) transactions_.resize(index + 1);
     if (transactions_[index].awaiting) {
@@ -216,8 +227,9 @@ absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
                        awaiting.transaction_id, " occurs twice"));
     }
     transactions_[index] = {
-        true, static_cast<uint32_t>(awaiting.transaction_id >> 32),
-        awaiting.tag};
+        true, awaiting.is_cancelled,
+        static_cast<uint32_t>(awaiting.transaction_id >> 32), awaiting.tag,
+        nullptr};
     ++awaiting_;
   }
   for (size_t i = transactions_.size(); i-- > 0;) {
@@ -233,8 +245,11 @@ absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
                        " bytes does not fit into the ring of ",
                        outgoing_.ring().data_bytes));
     }
-    PushQueueLocked({queued.type, queued.flags, queued.transaction_id},
-                    ToBytes(queued.extension), ToBytes(queued.payload));
+    QueuedPacket& packet =
+        PushQueueLocked({queued.type, queued.flags, queued.transaction_id},
+                        ToBytes(queued.extension), ToBytes(queued.payload));
+    packet.tag = queued.tag;
+    packet.wants_sent = queued.wants_sent;
   }
   return absl::OkStatus();
 }

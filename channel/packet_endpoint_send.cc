@@ -27,6 +27,7 @@ using ringbuffer::WriteResult;
 CompleteResult PacketEndpoint::CompletePacket(
     uint32_t slot_index, uint32_t generation,
     absl::Span<const std::byte> payload) {
+  Unpin(slot_index, generation);
   Afterwards after;
   CompleteResult result = CompleteResult::kOk;
   {
@@ -49,6 +50,7 @@ CompleteResult PacketEndpoint::CompletePacket(
 }
 
 void PacketEndpoint::DropPacket(uint32_t slot_index, uint32_t generation) {
+  Unpin(slot_index, generation);
   Afterwards after;
   {
     absl::MutexLock lock(&mu_);
@@ -66,6 +68,7 @@ void PacketEndpoint::DropPacket(uint32_t slot_index, uint32_t generation) {
 
 void PacketEndpoint::FailPacket(uint32_t slot_index, uint32_t generation,
                                 std::string_view reason) {
+  Unpin(slot_index, generation);
   Afterwards after;
   {
     absl::MutexLock lock(&mu_);
@@ -78,73 +81,6 @@ void PacketEndpoint::FailPacket(uint32_t slot_index, uint32_t generation,
     LeaveLocked(&after);
   }
   if (after.leaving || after.end) Do(after);
-}
-
-absl::StatusOr<absl::Span<const iovec>> PacketEndpoint::MapGuestBuffers(
-    uint32_t slot_index) {
-  Slot* slot;
-  {
-    absl::MutexLock lock(&mu_);
-    slot = &slots_[slot_index];
-  }
-  // The slot belongs to the handle's holder now.
-  slot->buffers.clear();
-  if (slot->info.extension.empty()) {
-    return absl::Span<const iovec>(slot->buffers);
-  }
-  if (slot->info.type != PacketType::kDataUsingGpaDirect ||
-      memory_ == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("packet ", slot->info.transaction_id,
-                     " names a transfer page set that was never established"));
-  }
-  uint64_t bad_page = 0;
-  bool outside = false;
-  const auto add_range = [&](const ringbuffer::GpaRange& range) {
-    uint64_t left = range.byte_count;
-    uint64_t offset = range.byte_offset;
-    for (uint32_t i = 0; i < range.page_count; ++i, offset = 0) {
-      const uint64_t page = range.page_number(i);
-      const uint64_t bytes =
-          std::min<uint64_t>(left, ringbuffer::kPageBytes - offset);
-      // Page numbers whose address would overflow are outside, too.
-      const absl::Span<std::byte> host =
-          page < memory_->page_count()
-              ? memory_->Translate(page * ringbuffer::kPageBytes + offset,
-                                   bytes)
-              : absl::Span<std::byte>();
-      if (host.empty()) {
-        outside = true;
-        bad_page = page;
-        return false;
-      }
-      left -= bytes;
-      if (!slot->buffers.empty()) {
-        iovec& last = slot->buffers.back();
-        if (static_cast<std::byte*>(last.iov_base) + last.iov_len ==
-            host.data()) {
-          last.iov_len += host.size();
-          continue;
-        }
-      }
-      slot->buffers.push_back({host.data(), host.size()});
-    }
-    return true;
-  };
-  const ringbuffer::RangeResult result =
-      ringbuffer::ForEachGpaRange(slot->info.extension, add_range);
-  if (outside) {
-    slot->buffers.clear();
-    return absl::OutOfRangeError(absl::StrCat(
-        "packet ", slot->info.transaction_id, ": page frame ", bad_page,
-        " is outside guest RAM of ", memory_->page_count(), " pages"));
-  }
-  if (result != ringbuffer::RangeResult::kOk) {
-    slot->buffers.clear();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "packet ", slot->info.transaction_id, ": ", RangeResultName(result)));
-  }
-  return absl::Span<const iovec>(slot->buffers);
 }
 
 void PacketEndpoint::ReleaseSlotLocked(Slot& slot, Afterwards* after) {
@@ -185,78 +121,6 @@ void PacketEndpoint::ReplyLocked(const PacketInfo& info,
     FaultLocked(
         absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
   }
-}
-
-// Whether a packet fits into the empty ring and into its 16-bit lengths.
-bool PacketEndpoint::FitsLocked(size_t extension_bytes,
-                                size_t payload_bytes) const {
-  const uint64_t total = PacketRingBytes(
-      ringbuffer::kDescriptorBytes + extension_bytes, payload_bytes);
-  return extension_bytes % 8 == 0 &&
-         total <= ringbuffer::MaxSendRingBytes(outgoing_.ring().data_bytes) &&
-         (total - ringbuffer::kTrailerBytes) / 8 <= 0xffff;
-}
-
-void PacketEndpoint::PushQueueLocked(const PacketHeader& header,
-                                     absl::Span<const std::byte> extension,
-                                     absl::Span<const std::byte> payload) {
-  queue_.push_back({header,
-                    {extension.begin(), extension.end()},
-                    {payload.begin(), payload.end()}});
-  if (header.type == PacketType::kCompletion) ++queued_replies_;
-}
-
-void PacketEndpoint::ClearQueueLocked() {
-  queue_.clear();
-  queued_replies_ = 0;
-}
-
-SendStatus PacketEndpoint::Send(const OutgoingPacket& packet) {
-  absl::MutexLock lock(&mu_);
-  if (state_ == EndpointRunState::kDetached ||
-      state_ == EndpointRunState::kFaulted) {
-    return SendStatus::kClosed;
-  }
-  if (!FitsLocked(packet.extension.size(), packet.payload.size())) {
-    return SendStatus::kTooLarge;
-  }
-  const uint64_t total =
-      PacketRingBytes(ringbuffer::kDescriptorBytes + packet.extension.size(),
-                      packet.payload.size());
-  PacketHeader header;
-  header.type = packet.type;
-  if (packet.wants_completion) {
-    header.flags = ringbuffer::kFlagCompletionRequested;
-    if (!AllocateTransactionLocked(packet.tag, &header.transaction_id)) {
-      wanted_room_ = total;
-      return SendStatus::kFull;
-    }
-  }
-  WriteResult result = WriteResult::kFull;
-  if (queue_.empty() && flows()) {
-    result = outgoing_.Write(header, packet.extension, packet.payload);
-  }
-  if (result == WriteResult::kOk) {
-    ++counters_.packets_sent;
-    return SendStatus::kOk;
-  }
-  if (result == WriteResult::kFull && packet.may_queue &&
-      queue_.size() < limits_.max_queued) {
-    PushQueueLocked(header, packet.extension, packet.payload);
-    return SendStatus::kOk;
-  }
-  uint64_t tag;
-  if (packet.wants_completion) {
-    (void)FreeTransactionLocked(header.transaction_id, &tag);
-  }
-  if (result == WriteResult::kCorrupt) {
-    FaultLocked(
-        absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
-    return SendStatus::kClosed;
-  }
-  if (result == WriteResult::kTooLarge) return SendStatus::kTooLarge;
-  wanted_room_ = total;
-  return SendStatus::kFull;
 }
 
 void PacketEndpoint::Flush() {
@@ -301,10 +165,10 @@ void PacketEndpoint::SettleLocked(Afterwards* after) {
 uint64_t PacketEndpoint::WantedRoomLocked() const {
   if (!queue_.empty()) {
     const QueuedPacket& next = queue_.front();
-    return PacketRingBytes(ringbuffer::kDescriptorBytes + next.extension.size(),
-                           next.payload.size());
+    return PacketRingBytes(ringbuffer::kDescriptorBytes + next.extension_bytes,
+                           next.payload().size());
   }
-  return awaiting_ < limits_.max_awaiting ? wanted_room_ : 0;
+  return awaiting_ < limits().max_awaiting ? wanted_room_ : 0;
 }
 
 // Stages packets from the queue; true if at least one.
@@ -313,7 +177,7 @@ bool PacketEndpoint::WriteQueueLocked(Afterwards* after) {
   while (!queue_.empty()) {
     const QueuedPacket& next = queue_.front();
     const WriteResult result =
-        outgoing_.Write(next.header, next.extension, next.payload);
+        outgoing_.Write(next.header, next.extension(), next.payload());
     if (result == WriteResult::kFull) return wrote;
     if (result != WriteResult::kOk) {
       FaultLocked(
@@ -325,7 +189,8 @@ bool PacketEndpoint::WriteQueueLocked(Afterwards* after) {
       --queued_replies_;
       if (std::exchange(quota_blocked_, false)) after->work = true;
     }
-    queue_.pop_front();
+    NoteSentLocked(next.header, next.tag, next.wants_sent, next.reply, after);
+    queue_.PopFront();
     wrote = true;
   }
   return wrote;
@@ -346,42 +211,6 @@ PacketEndpoint::BatchScope::~BatchScope() {
     endpoint_.LeaveLocked(&after);
   }
   endpoint_.Do(after);
-}
-
-// -- Transactions
-// --------------------------------------------------------------
-
-// Ids are index + 1 with a generation above, so that a late or repeated
-// completion matches nothing.
-bool PacketEndpoint::AllocateTransactionLocked(uint64_t tag, uint64_t* id) {
-  if (free_transactions_.empty()) {
-    if (transactions_.size() >= limits_.max_awaiting) return false;
-    free_transactions_.push_back(static_cast<uint32_t>(transactions_.size()));
-    transactions_.emplace_back();
-  }
-  const uint32_t index = free_transactions_.back();
-  free_transactions_.pop_back();
-  Transaction& transaction = transactions_[index];
-  transaction.awaiting = true;
-  transaction.tag = tag;
-  ++awaiting_;
-  *id = (uint64_t{transaction.generation} << 32) | (index + 1);
-  return true;
-}
-
-bool PacketEndpoint::FreeTransactionLocked(uint64_t id, uint64_t* tag) {
-  const uint64_t index = (id & 0xffffffff) - 1;
-  if (index >= transactions_.size()) return false;
-  Transaction& transaction = transactions_[index];
-  if (!transaction.awaiting || transaction.generation != id >> 32) {
-    return false;
-  }
-  transaction.awaiting = false;
-  ++transaction.generation;
-  --awaiting_;
-  *tag = transaction.tag;
-  free_transactions_.push_back(static_cast<uint32_t>(index));
-  return true;
 }
 
 // -- Faults

@@ -60,6 +60,8 @@ inline constexpr uint32_t kFeatureClientId = 0x08;
 inline constexpr uint32_t kFeatureConfidentialChannels = 0x10;
 inline constexpr uint32_t kFeaturePauseResume = 0x20;
 inline constexpr uint32_t kFeatureServerMonitorPages = 0x40;
+inline constexpr uint32_t kFeatureGpaPinning = 0x80;
+inline constexpr uint32_t kAllFeatures = 0xff;
 
 }  // namespace ferrybus
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // ServerConnection: which handler gets a message, the outgoing queue, lookups.
-// The handlers are in server_connection_{contact,channels,gpadls}.cc; offers
-// and restore have their own files too.
+// The handlers are in server_connection_{contact,channels,reserved,gpadls,
+// requests}.cc; offers and restore have their own files too.
 #include "ferrybus/channel/server_connection.h"
 
 #include <utility>
@@ -20,10 +20,18 @@ GpadlLimits MakeGpadlLimits(const ServerConnectionOptions& options) {
           .ram_page_count = options.ram_page_count};
 }
 
-// The flags that a version defines; a guest of an older one must not see
-// others.
-uint16_t OfferFlagsMask(ProtocolVersion version) {
-  return version < ProtocolVersion::kWin10 ? 0x0011 : 0x2011;
+// The flags that the guest knows; it must not see others.  To Linux 0x2 and
+// 0x4 once meant something else.
+uint16_t OfferFlagsMask(const Contact& contact) {
+  uint16_t mask = kOfferEnumerateDeviceInterface | kOfferNamedPipeMode;
+  if (contact.version >= ProtocolVersion::kWin10) mask |= kOfferTlnpiProvider;
+  if ((contact.features & kFeatureConfidentialChannels) != 0) {
+    mask |= kOfferConfidentialRing | kOfferConfidentialExternalMemory;
+  }
+  if ((contact.features & kFeatureGpaPinning) != 0) {
+    mask |= kOfferPinnedExternalMemory;
+  }
+  return mask;
 }
 
 }  // namespace
@@ -34,18 +42,8 @@ ServerConnection::ServerConnection(const ServerConnectionOptions& options,
 
 // --- The outgoing queue -----------------------------------------------------
 
-void ServerConnection::Send(MessageType type, ChannelId channel_id, uint32_t id,
-                            uint32_t status) {
-  outgoing_.push_back({type, channel_id, id, status});
-}
-
-void ServerConnection::SendOffer(Offer& offer) {
-  // Older guests take a second offer of the same instance for a new device.
-  if (offer.params.sub_channel_index != 0 && !AtLeast(ProtocolVersion::kWin8)) {
-    return;
-  }
-  offer.is_offered = true;
-  Send(MessageType::kOfferChannel, offer.channel_id);
+void ServerConnection::Send(const OutgoingMessage& message) {
+  (paused_ ? held_ : outgoing_).push_back(message);
 }
 
 EncodedMessage ServerConnection::EncodeOffer(const Offer& offer) const {
@@ -53,7 +51,7 @@ EncodedMessage ServerConnection::EncodeOffer(const Offer& offer) const {
   OfferChannelMessage message;
   message.interface_type = params.interface_type;
   message.interface_instance = params.interface_instance;
-  message.flags = params.flags & OfferFlagsMask(contact_.version);
+  message.flags = params.flags & OfferFlagsMask(contact_);
   message.mmio_megabytes = params.mmio_megabytes;
   message.user_data = params.user_data;
   message.sub_channel_index = params.sub_channel_index;
@@ -76,6 +74,12 @@ EncodedMessage ServerConnection::EncodeContactAnswer() const {
             ? kMessageConnectionClassic
             : static_cast<uint32_t>(contact_.version);
     message.supported_features = contact_.features;
+    if ((contact_.features & kFeatureServerMonitorPages) != 0) {
+      message.parent_to_child_monitor_page =
+          contact_.parent_to_child_monitor_page;
+      message.child_to_parent_monitor_page =
+          contact_.child_to_parent_monitor_page;
+    }
   }
   return EncodeVersionResponse(message, contact_.version);
 }
@@ -107,6 +111,19 @@ EncodedMessage ServerConnection::Encode(const OutgoingMessage& message) const {
     case MessageType::kModifyChannelResponse:
       return EncodeMessage(ModifyChannelResponseMessage{
           .channel_id = message.channel_id, .status = message.status});
+    case MessageType::kCloseReservedResponse:
+      return EncodeMessage(
+          CloseReservedResponseMessage{.channel_id = message.channel_id});
+    case MessageType::kTlConnectResult:
+      return EncodeMessage(
+          TlConnectResultMessage{.endpoint_id = message.endpoint_id,
+                                 .service_id = message.service_id,
+                                 .status = message.status});
+    case MessageType::kModifyConnectionResponse:
+      return EncodeModifyConnectionResponse(
+          {.connection_state = static_cast<uint8_t>(message.status)});
+    case MessageType::kPauseResponse:
+      return EncodeMessage(PauseResponseMessage{});
     default:
       return EncodeMessage(UnloadResponseMessage{});
   }
@@ -117,12 +134,19 @@ absl::Span<const std::byte> ServerConnection::outgoing_front() {
   return front_.bytes();
 }
 
+MessageTarget ServerConnection::outgoing_target() const {
+  return outgoing_.front().target.value_or(
+      MessageTarget{.vp = contact_.target_message_vp});
+}
+
 void ServerConnection::PopOutgoing() { outgoing_.pop_front(); }
 
 size_t ServerConnection::AnswersDue() const {
-  size_t due = gpadls_.tearing_down_count();
+  size_t due = gpadls_.tearing_down_count() + tl_connects_.size();
   if (phase_ == ConnectionPhase::kResetting) ++due;
+  if (pending_modify_.has_value()) ++due;
   for (const auto& [id, offer] : offers_) {
+    if (offer.reserved.has_value() && offer.reserved->close_target) ++due;
     if (offer.state == ServerChannelState::kOpening ||
         offer.state == ServerChannelState::kOpeningThenClose ||
         offer.state == ServerChannelState::kClosingThenOpen) {
@@ -134,6 +158,9 @@ size_t ServerConnection::AnswersDue() const {
 
 bool ServerConnection::can_accept_message() const {
   if (restoring_) return false;
+  // Nothing is taken from the queue until the guest resumes, so that must get
+  // through; what is accepted meanwhile brings no answer, or drops the queue.
+  if (paused_) return true;
   // REQUESTOFFERS, once, brings all offers; any other message one answer.
   const size_t next = offers_requested_ ? 1 : offers_.size() + 1;
   return outgoing_.size() + AnswersDue() + next <=
@@ -179,6 +206,14 @@ absl::Status ServerConnection::Dispatch(const GuestMessage& message,
     return HandleInitiateContact(*contact, message_connection);
   }
   if (std::holds_alternative<UnloadMessage>(message)) return HandleUnload();
+  if (paused_ && !std::holds_alternative<ResumeMessage>(message)) {
+    return absl::FailedPreconditionError(
+        "channel message while paused; RESUME comes first");
+  }
+  // A crashing guest does not connect, and may have unloaded.
+  if (const auto* close = std::get_if<CloseReservedChannelMessage>(&message)) {
+    return HandleCloseReserved(*close);
+  }
   if (phase_ != ConnectionPhase::kConnected) {
     return absl::FailedPreconditionError(
         "channel message while not connected; INITIATE_CONTACT comes first");
@@ -186,6 +221,18 @@ absl::Status ServerConnection::Dispatch(const GuestMessage& message,
   if (std::holds_alternative<RequestOffersMessage>(message)) {
     return HandleRequestOffers();
   }
+  if (const auto* connect = std::get_if<TlConnectRequestMessage>(&message)) {
+    return HandleTlConnect(*connect);
+  }
+  if (const auto* modify = std::get_if<ModifyConnectionMessage>(&message)) {
+    return HandleModifyConnection(*modify);
+  }
+  if (std::holds_alternative<PauseMessage>(message)) return HandlePause();
+  if (std::holds_alternative<ResumeMessage>(message)) return HandleResume();
+  return DispatchToChannel(message);
+}
+
+absl::Status ServerConnection::DispatchToChannel(const GuestMessage& message) {
   if (const auto* open = std::get_if<OpenChannelMessage>(&message)) {
     return HandleOpen(*open);
   }
@@ -207,9 +254,10 @@ absl::Status ServerConnection::Dispatch(const GuestMessage& message,
   if (const auto* modify = std::get_if<ModifyChannelMessage>(&message)) {
     return HandleModify(*modify);
   }
-  return absl::UnimplementedError(
-      "reserved channels, hv_sock connects, MODIFY_CONNECTION and PAUSE are "
-      "not served");
+  if (const auto* open = std::get_if<OpenReservedChannelMessage>(&message)) {
+    return HandleOpenReserved(*open);
+  }
+  return absl::InternalError("guest message without a handler");
 }
 
 // --- Lookups ----------------------------------------------------------------
@@ -253,12 +301,20 @@ const ServerConnection::Offer* ServerConnection::FindPrimary(
 std::optional<OfferInfo> ServerConnection::FindOffer(OfferId id) const {
   const Offer* offer = Find(id);
   if (offer == nullptr) return std::nullopt;
-  return OfferInfo{.channel_id = offer->channel_id,
-                   .connection_id = EventConnectionId(offer->channel_id),
-                   .state = offer->state,
-                   .is_offered = offer->is_offered,
-                   .target_vp = offer->open.has_value() ? offer->open->target_vp
-                                                        : kNoInterruptVp};
+  OfferInfo info{.channel_id = offer->channel_id,
+                 .connection_id = EventConnectionId(offer->channel_id),
+                 .event_flag = static_cast<uint32_t>(offer->channel_id),
+                 .state = offer->state,
+                 .is_offered = offer->is_offered,
+                 .is_reserved = offer->reserved.has_value()};
+  if (!offer->open.has_value()) return info;
+  info.target_vp = offer->open->target_vp;
+  if (!info.is_reserved &&
+      (contact_.features & kFeatureGuestSignalParameters) != 0) {
+    info.connection_id = offer->open->connection_id;
+    info.event_flag = offer->open->event_flag;
+  }
+  return info;
 }
 
 std::optional<OfferId> ServerConnection::FindOfferByChannelId(
@@ -268,6 +324,35 @@ std::optional<OfferId> ServerConnection::FindOfferByChannelId(
   return found->second;
 }
 
+std::optional<OfferId> ServerConnection::FindOfferByConnectionId(
+    uint32_t connection_id) const {
+  const auto is_signalled_by = [&](OfferId id) {
+    const std::optional<OfferInfo> info = FindOffer(id);
+    return IsActive(info->state) && info->connection_id == connection_id;
+  };
+  const std::optional<OfferId> usual =
+      FindOfferByChannelId(ChannelId{connection_id & kMaxChannelId});
+  if (usual.has_value() && is_signalled_by(*usual)) return usual;
+  if ((contact_.features & kFeatureGuestSignalParameters) == 0) {
+    return std::nullopt;
+  }
+  for (const auto& [id, offer] : offers_) {
+    if (is_signalled_by(id)) return id;
+  }
+  return std::nullopt;
+}
+
+std::optional<OfferId> ServerConnection::FindOfferByMonitorId(
+    uint8_t monitor_id) const {
+  for (const auto& [id, offer] : offers_) {
+    if (IsActive(offer.state) && monitor_id != kNoMonitorId &&
+        offer.params.monitor_id == monitor_id) {
+      return id;
+    }
+  }
+  return std::nullopt;
+}
+
 const OpenRequest* ServerConnection::open_request(OfferId id) const {
   const Offer* offer = Find(id);
   if (offer == nullptr || !offer->open.has_value()) return nullptr;
@@ -275,12 +360,12 @@ const OpenRequest* ServerConnection::open_request(OfferId id) const {
 }
 
 absl::StatusOr<GpadlView> ServerConnection::RingGpadl(OfferId id) const {
-  const OpenRequest* open = open_request(id);
-  if (open == nullptr) {
+  const Offer* offer = Find(id);
+  if (offer == nullptr || !offer->open.has_value()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "offer ", static_cast<uint32_t>(id), " has no open channel"));
   }
-  return gpadls_.Find(open->ring_gpadl)->view();
+  return gpadls_.Find(offer->ring_key())->view();
 }
 
 }  // namespace ferrybus

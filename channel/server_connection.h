@@ -18,9 +18,9 @@
 // message aborts.  All memory is capped by ServerLimits.
 // Cost: control path.  A message costs O(channels) at worst.
 //
-// Devices let go first: INITIATE_CONTACT and UNLOAD end everything that was,
-// but they are answered only after each device has answered
-// ServerEvents::OnCloseRequested and released its pins.
+// Devices let go first: INITIATE_CONTACT and UNLOAD end everything that was
+// (reserved channels apart), but they are answered only after each device has
+// answered ServerEvents::OnCloseRequested and released its pins.
 //
 //   ServerConnection connection(options, &events);
 //   OfferId scsi = *connection.AddOffer({.interface_type = kScsi, ...});
@@ -43,6 +43,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ferrybus/channel/gpadl_table.h"
+#include "ferrybus/channel/guid.h"
 #include "ferrybus/channel/message_codec.h"
 #include "ferrybus/channel/messages.h"
 #include "ferrybus/channel/server_connection_state.h"
@@ -119,6 +120,18 @@ class ServerConnection {
   // NotFound: no such GPADL, or it is not pinned.
   absl::Status ReleaseGpadl(OfferId offer_id, GpadlId gpadl_id);
 
+  // --- Answers of the owner -----------------------------------------------
+
+  // The answer to OnModifyConnectionRequested if that said kLater.
+  // FailedPrecondition: there is no such request.
+  absl::Status ModifyConnectionCompleted(bool accepted);
+
+  // The refusal of what OnTlConnectRequested told (acceptance is AddOffer).
+  // A guest before 4.1 does not hear of it.  InvalidArgument: status 0.
+  // NotFound: no such request.
+  absl::Status RefuseTlConnect(const Guid& endpoint_id, const Guid& service_id,
+                               uint32_t status = kStatusConnectionRefused);
+
   // --- The guest's side ---------------------------------------------------
 
   // False while the outgoing queue could not hold the answers to another
@@ -138,12 +151,13 @@ class ServerConnection {
   // Ends the connection without an answer: the virtual machine was reset.
   void Disconnect();
 
-  // Messages for the guest, in order; they go to contact().target_message_vp.
-  // The front stays the same until it is popped, but HandleMessage and
-  // Disconnect may drop the whole queue.
+  // Messages for the guest, in order.  The front stays the same until it is
+  // popped, but HandleMessage and Disconnect may drop the whole queue.
   bool has_outgoing() const { return !outgoing_.empty() && !restoring_; }
   // REQUIRES: has_outgoing().
   absl::Span<const std::byte> outgoing_front();
+  // Where the front goes: mostly to contact().target_message_vp.
+  MessageTarget outgoing_target() const;
   void PopOutgoing();
 
   // --- Lookups ------------------------------------------------------------
@@ -152,9 +166,14 @@ class ServerConnection {
   // The last contact that was answered.
   const Contact& contact() const { return contact_; }
   const ServerCounters& counters() const { return counters_; }
+  bool is_paused() const { return paused_; }
 
   std::optional<OfferInfo> FindOffer(OfferId id) const;
   std::optional<OfferId> FindOfferByChannelId(ChannelId channel_id) const;
+  // The active channel that a signal of the guest is for: by the connection id
+  // of HvSignalEvent, or by the monitor whose trigger is set.
+  std::optional<OfferId> FindOfferByConnectionId(uint32_t connection_id) const;
+  std::optional<OfferId> FindOfferByMonitorId(uint8_t monitor_id) const;
   // Of an active channel, else nullptr / an error.
   const OpenRequest* open_request(OfferId id) const;
   absl::StatusOr<GpadlView> RingGpadl(OfferId id) const;
@@ -172,10 +191,19 @@ class ServerConnection {
     bool is_rescinding = false;
     std::optional<OpenRequest> open;
     std::optional<OpenRequest> reopen;
+    std::optional<ReservedChannel> reserved;
     // Not saved.
     uint32_t pin_count = 0;
     bool is_device_done = false;  // kClosing: only pins are missing
     bool is_claimed = true;       // false: saved, no device here yet
+
+    // Its connection is over and it is not.
+    bool is_survivor() const { return IsActive(state) && !is_offered; }
+    // Where a GPADL of an active channel is.
+    GpadlKey Key(GpadlId gpadl) const {
+      return {gpadl, is_survivor() ? channel_id : ChannelId{}};
+    }
+    GpadlKey ring_key() const { return Key(open->ring_gpadl); }
   };
 
   ProtocolContext protocol() const;
@@ -197,14 +225,25 @@ class ServerConnection {
 
   absl::Status Dispatch(const GuestMessage& message,
                         uint32_t message_connection);
+  absl::Status DispatchToChannel(const GuestMessage& message);
+  void Send(const OutgoingMessage& message);
   void Send(MessageType type, ChannelId channel_id = {}, uint32_t id = 0,
-            uint32_t status = 0);
+            uint32_t status = 0) {
+    Send(OutgoingMessage{
+        .type = type, .channel_id = channel_id, .id = id, .status = status});
+  }
+  bool CanBeOffered(const Offer& offer) const;
   void SendOffer(Offer& offer);
+  void SendOfferOfSurvivor(Offer& offer);
   EncodedMessage Encode(const OutgoingMessage& message) const;
   EncodedMessage EncodeOffer(const Offer& offer) const;
   EncodedMessage EncodeContactAnswer() const;
   size_t AnswersDue() const;
   absl::Status Ignore();
+
+  // server_connection_restore.cc
+  void RestoreOutgoing(const ServerConnectionState& state);
+  void RequestAgain();
 
   // server_connection_contact.cc
   absl::Status HandleInitiateContact(const InitiateContactMessage& message,
@@ -213,6 +252,9 @@ class ServerConnection {
                        uint32_t message_connection) const;
   absl::Status HandleUnload();
   absl::Status HandleRequestOffers();
+  void GrantFeatures(const InitiateContactMessage& message,
+                     Contact& contact) const;
+  void DropOutgoing(bool with_reserved);
   void BeginReset(AfterReset after_reset);
   void FinishResetIfClosed();
 
@@ -224,10 +266,30 @@ class ServerConnection {
   absl::Status HandleRelidReleased(ChannelId channel_id);
   absl::Status CheckOpen(const Offer& offer, const OpenRequest& request) const;
   absl::Status StartOpen(Offer& offer, const OpenRequest& request);
+  void BeginOpen(Offer& offer, const OpenRequest& request);
   void RequestOpen(const Offer& offer);
   bool StartClose(Offer& offer);
   void StartCloseAll(const std::vector<OfferId>& offers);
+  void StartCloseWithSubChannels(const Offer& offer);
   void FinishCloseIfReleased(OfferId id);
+
+  // server_connection_reserved.cc
+  absl::Status HandleOpenReserved(const OpenReservedChannelMessage& message);
+  absl::Status HandleCloseReserved(const CloseReservedChannelMessage& message);
+  absl::Status CheckOpenReserved(const Offer& offer,
+                                 const OpenRequest& request) const;
+  bool IsTarget(uint32_t vp, uint32_t sint) const;
+
+  // server_connection_requests.cc
+  absl::Status HandleModifyConnection(const ModifyConnectionMessage& message);
+  absl::Status CheckModifyConnection(const MonitorPages& pages) const;
+  absl::Status RequestModifyConnection();
+  absl::Status HandleTlConnect(const TlConnectRequestMessage& message);
+  absl::Status CheckTlConnect(const TlConnectRequest& request) const;
+  void RequestTlConnect(const TlConnectRequest& request);
+  void EndTlConnect(const OfferParams& offer);
+  absl::Status HandlePause();
+  absl::Status HandleResume();
 
   // server_connection_gpadls.cc
   absl::Status HandleGpadlHeader(const DecodedGpadlHeader& header);
@@ -235,7 +297,7 @@ class ServerConnection {
   absl::Status AnswerGpadl(ChannelId channel_id, GpadlId id,
                            const absl::StatusOr<GpadlState>& result);
   absl::Status HandleGpadlTeardown(const GpadlTeardownMessage& message);
-  void FinishTeardownIfUnused(GpadlId id);
+  void FinishTeardownIfUnused(GpadlKey key);
 
   const ServerConnectionOptions options_;
   ServerEvents* const events_;
@@ -252,7 +314,11 @@ class ServerConnection {
   std::map<OfferId, Offer> offers_;
   std::map<ChannelId, OfferId> offers_by_channel_id_;
   GpadlTable gpadls_;
+  bool paused_ = false;
+  std::optional<MonitorPages> pending_modify_;
+  std::vector<TlConnectRequest> tl_connects_;
   std::deque<OutgoingMessage> outgoing_;
+  std::deque<OutgoingMessage> held_;  // while paused, from the response on
   EncodedMessage front_;
   ServerCounters counters_;
 };

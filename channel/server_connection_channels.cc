@@ -2,6 +2,8 @@
 //
 // ServerConnection: the life of a channel.  docs/WIRE_FORMAT.md, "Channel
 // states", has the table that this file follows.
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -53,6 +55,13 @@ absl::Status ServerConnection::CheckOpen(const Offer& offer,
                      ", which is not a created GPADL of channel ",
                      static_cast<uint32_t>(offer.channel_id)));
   }
+  if (request.connection_id >> 24 != 0 ||
+      request.event_flag >= kEventFlagCount) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("OPENCHANNEL with connection id ", request.connection_id,
+                     " of 24 bits and event flag ", request.event_flag,
+                     ", which is not below ", kEventFlagCount));
+  }
   return CheckRingGeometry(gpadl->view(), request.downstream_page_offset,
                            options_.limits.ring_pages_max);
 }
@@ -65,6 +74,13 @@ absl::Status ServerConnection::HandleOpen(const OpenChannelMessage& message) {
                       .user_data = message.user_data};
   // Before 2.4 the field is not defined, and all goes to VP 0.
   if (!AtLeast(ProtocolVersion::kWin8)) request.target_vp = 0;
+  if ((contact_.features & kFeatureGuestSignalParameters) != 0) {
+    request.connection_id = message.connection_id;
+    request.event_flag = message.event_flag;
+  }
+  if ((contact_.features & kFeatureInterruptRedirection) != 0) {
+    request.flags = message.flags & kOpenRedirectInterrupt;
+  }
 
   absl::StatusOr<Offer*> offer = OfferedChannel(message.channel_id);
   absl::Status refused = offer.status();
@@ -72,7 +88,7 @@ absl::Status ServerConnection::HandleOpen(const OpenChannelMessage& message) {
     const State state = (*offer)->state;
     if (state == State::kRescinded || (*offer)->is_rescinding) return Ignore();
     if (state == State::kClosed) return StartOpen(**offer, request);
-    if (state == State::kClosing) {
+    if (state == State::kClosing && !(*offer)->reserved.has_value()) {
       // There is no message that tells a guest that its close is complete, so
       // it may open again before it is.
       (*offer)->state = State::kClosingThenOpen;
@@ -94,18 +110,22 @@ absl::Status ServerConnection::StartOpen(Offer& offer,
          kStatusUnsuccessful);
     return allowed;
   }
+  BeginOpen(offer, request);
+  return absl::OkStatus();
+}
+
+void ServerConnection::BeginOpen(Offer& offer, const OpenRequest& request) {
   offer.state = State::kOpening;
   offer.open = request;
   gpadls_.SetIsRing(request.ring_gpadl, true);
   RequestOpen(offer);
-  return absl::OkStatus();
 }
 
 void ServerConnection::RequestOpen(const Offer& offer) {
   // Copies: the callee may answer at once, and close the channel.
   const OpenRequest request = *offer.open;
   events_->OnOpenRequested(offer.id, request,
-                           gpadls_.Find(request.ring_gpadl)->view());
+                           gpadls_.Find(offer.ring_key())->view());
 }
 
 absl::Status ServerConnection::OpenCompleted(OfferId id, uint32_t status) {
@@ -115,7 +135,13 @@ absl::Status ServerConnection::OpenCompleted(OfferId id, uint32_t status) {
        offer->state != State::kOpeningThenClose)) {
     return NotAsked("OpenCompleted", id);
   }
-  if (phase_ == ConnectionPhase::kConnected) {
+  if (offer->reserved.has_value()) {
+    Send({.type = MessageType::kOpenChannelResult,
+          .channel_id = offer->channel_id,
+          .id = offer->open->open_id,
+          .status = status,
+          .target = offer->reserved->target});
+  } else if (phase_ == ConnectionPhase::kConnected) {
     Send(MessageType::kOpenChannelResult, offer->channel_id,
          offer->open->open_id, status);
   }
@@ -166,24 +192,29 @@ absl::Status ServerConnection::HandleClose(ChannelId channel_id) {
   if (!offer.ok()) return offer.status();
   const State state = (*offer)->state;
   if (state == State::kRescinded || (*offer)->is_rescinding) return Ignore();
-  if (state != State::kOpening && state != State::kOpen &&
-      state != State::kClosingThenOpen) {
+  if ((state != State::kOpening && state != State::kOpen &&
+       state != State::kClosingThenOpen) ||
+      (*offer)->reserved.has_value()) {
     return WrongState("CLOSECHANNEL", channel_id, state);
   }
   if (state == State::kClosingThenOpen) {
     Send(MessageType::kOpenChannelResult, channel_id, (*offer)->reopen->open_id,
          kStatusUnsuccessful);
   }
-  // A primary channel takes its sub-channels with it, and they go first.
+  StartCloseWithSubChannels(**offer);
+  return absl::OkStatus();
+}
+
+// A primary channel takes its sub-channels with it, and they go first.
+void ServerConnection::StartCloseWithSubChannels(const Offer& offer) {
   std::vector<OfferId> closing;
-  if ((*offer)->params.sub_channel_index == 0) {
+  if (offer.params.sub_channel_index == 0) {
     for (const auto& [id, other] : offers_) {
-      if (other.params.IsSubChannelOf((*offer)->params)) closing.push_back(id);
+      if (other.params.IsSubChannelOf(offer.params)) closing.push_back(id);
     }
   }
-  closing.push_back((*offer)->id);
+  closing.push_back(offer.id);
   StartCloseAll(closing);
-  return absl::OkStatus();
 }
 
 absl::Status ServerConnection::CloseCompleted(OfferId id) {
@@ -202,19 +233,29 @@ absl::Status ServerConnection::CloseCompleted(OfferId id) {
 void ServerConnection::FinishCloseIfReleased(OfferId id) {
   Offer& offer = *Find(id);
   if (!offer.is_device_done || offer.pin_count != 0) return;
-  const GpadlId ring = offer.open->ring_gpadl;
-  const std::optional<OpenRequest> reopen = offer.reopen;
+  const GpadlKey ring = offer.ring_key();
+  const bool was_survivor = offer.is_survivor();
+  const auto reopen = std::exchange(offer.reopen, std::nullopt);
+  const auto reserved = std::exchange(offer.reserved, std::nullopt);
   offer.state = State::kClosed;
   offer.is_device_done = false;
   offer.open.reset();
-  offer.reopen.reset();
   gpadls_.SetIsRing(ring, false);
+  // The guest of now cannot tear down what the one of before has made.
+  if (was_survivor) gpadls_.RemoveAllOfChannel(offer.channel_id);
   FinishTeardownIfUnused(ring);
+  if (reserved.has_value() && reserved->close_target.has_value()) {
+    Send({.type = MessageType::kCloseReservedResponse,
+          .channel_id = offer.channel_id,
+          .target = reserved->close_target});
+  }
   if (offer.is_rescinding) {
     FinishRescind(offer);
   } else if (reopen.has_value()) {
     // Its failure is answered to the guest; nobody else waits for it.
     StartOpen(offer, *reopen).IgnoreError();
+  } else if (was_survivor) {
+    SendOfferOfSurvivor(offer);
   }
   FinishResetIfClosed();
 }
@@ -238,7 +279,7 @@ absl::Status ServerConnection::HandleModify(
 }
 
 absl::Status ServerConnection::Modify(Offer& offer, uint32_t target_vp) {
-  if (offer.state != State::kOpen) {
+  if (offer.state != State::kOpen || offer.reserved.has_value()) {
     return WrongState("MODIFYCHANNEL", offer.channel_id, offer.state);
   }
   // "No interrupts" is chosen at open and stays.

@@ -531,18 +531,5 @@ TEST_F(ServerChannelTest, FailedOpenWithAPinClosesWhenItIsReleased) {
   EXPECT_EQ(state(), ServerChannelState::kClosed);
 }
 
-TEST_F(ServerChannelTest, LaterMessagesAreCountedAsNotServed) {
-  const TlConnectRequestMessage connect;
-  EXPECT_EQ(host_
-                .Handle(ToBytes(
-                    EncodeTlConnectRequest(connect, ProtocolVersion::kIron)))
-                .code(),
-            StatusCode::kUnimplemented);
-  EXPECT_EQ(
-      host_.Handle(ToBytes(EncodeMessage(OpenReservedChannelMessage{}))).code(),
-      StatusCode::kUnimplemented);
-  EXPECT_EQ(host_.connection.counters().messages_refused, 2u);
-}
-
 }  // namespace
 }  // namespace ferrybus

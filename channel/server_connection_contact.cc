@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: MIT
 //
 // ServerConnection: the messages that begin and end a connection.
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/server_connection.h"
 
 namespace ferrybus {
-namespace {
-
-bool IsRamPage(uint64_t address, uint64_t ram_page_count) {
-  return address != 0 && address % kGpadlPageSizeBytes == 0 &&
-         address / kGpadlPageSizeBytes < ram_page_count;
+// Before 6.0 the field does not exist, or is part of another.
+void ServerConnection::GrantFeatures(const InitiateContactMessage& message,
+                                     Contact& contact) const {
+  if (contact.version < ProtocolVersion::kCopper) return;
+  contact.features = message.feature_flags & options_.features;
+  if ((contact.features & kFeatureClientId) != 0) {
+    contact.client_id = message.client_id;
+  }
+  if (contact.monitor_pages() == MonitorPages{} &&
+      (contact.features & kFeatureServerMonitorPages) != 0) {
+    contact.set_monitor_pages(options_.server_monitor_pages);
+  } else {
+    contact.features &= ~kFeatureServerMonitorPages;
+  }
 }
-
-}  // namespace
 
 Contact ServerConnection::JudgeContact(const InitiateContactMessage& message,
                                        uint32_t message_connection) const {
@@ -37,22 +45,14 @@ Contact ServerConnection::JudgeContact(const InitiateContactMessage& message,
     valid = valid && (contact.version < ProtocolVersion::kWin10Rs4 ||
                       message.target_vtl == 0);
   }
-  if (contact.version >= ProtocolVersion::kCopper) {
-    contact.features = message.feature_flags & kGrantedFeatures;
-    contact.client_id = message.client_id;
-  }
-  const uint64_t parent_to_child = message.parent_to_child_monitor_page;
-  const uint64_t child_to_parent = message.child_to_parent_monitor_page;
-  if (parent_to_child != 0 || child_to_parent != 0) {
-    valid = valid && IsRamPage(parent_to_child, options_.ram_page_count) &&
-            IsRamPage(child_to_parent, options_.ram_page_count);
-  }
+  contact.parent_to_child_monitor_page = message.parent_to_child_monitor_page;
+  contact.child_to_parent_monitor_page = message.child_to_parent_monitor_page;
+  valid = valid &&
+          AreMonitorPages(contact.monitor_pages(), options_.ram_page_count);
   if (valid) {
-    contact.parent_to_child_monitor_page = parent_to_child;
-    contact.child_to_parent_monitor_page = child_to_parent;
+    GrantFeatures(message, contact);
   } else {
-    contact.features = 0;
-    contact.client_id = {};
+    contact.set_monitor_pages({});
     // Older guests do not read the state.
     contact.supported = contact.version >= ProtocolVersion::kWin8;
     contact.connection_state =
@@ -105,19 +105,37 @@ absl::Status ServerConnection::HandleRequestOffers() {
   return absl::OkStatus();
 }
 
+// Messages that the guest has not taken are void: it no longer waits for them,
+// and a new kernel must not see them.  It is another who waits for those about
+// reserved channels.
+void ServerConnection::DropOutgoing(bool with_reserved) {
+  outgoing_.insert(outgoing_.end(), held_.begin(), held_.end());
+  held_.clear();
+  paused_ = false;
+  std::erase_if(outgoing_, [with_reserved](const OutgoingMessage& message) {
+    return with_reserved || !message.target.has_value();
+  });
+}
+
 // Closes all channels; when the devices have let go, the connection is as if
-// new and `after_reset` is answered.  Messages that the guest has not taken
-// are void: it no longer waits for them, and a new kernel must not see them.
+// new and `after_reset` is answered.  Reserved channels stay, unless the
+// machine is reset.
 void ServerConnection::BeginReset(AfterReset after_reset) {
   ++counters_.resets;
   was_connected_ = phase_ == ConnectionPhase::kConnected ||
                    (phase_ == ConnectionPhase::kResetting && was_connected_);
-  outgoing_.clear();
+  const bool with_reserved = after_reset == AfterReset::kNothing;
+  DropOutgoing(with_reserved);
+  pending_modify_.reset();
+  tl_connects_.clear();
   phase_ = ConnectionPhase::kResetting;
   after_reset_ = after_reset;
   if (after_reset != AfterReset::kVersionResponse) pending_contact_ = {};
   std::vector<OfferId> all;
-  for (const auto& [id, offer] : offers_) all.push_back(id);
+  for (auto& [id, offer] : offers_) {
+    if (with_reserved) offer.reserved.reset();
+    if (!offer.reserved.has_value()) all.push_back(id);
+  }
   StartCloseAll(all);
   FinishResetIfClosed();
 }
@@ -125,13 +143,18 @@ void ServerConnection::BeginReset(AfterReset after_reset) {
 void ServerConnection::FinishResetIfClosed() {
   if (phase_ != ConnectionPhase::kResetting || restoring_) return;
   std::vector<OfferId> gone;
+  std::set<ChannelId> reserved;
   for (const auto& [id, offer] : offers_) {
-    if (IsActive(offer.state)) return;
+    if (offer.reserved.has_value()) {
+      reserved.insert(offer.channel_id);
+    } else if (IsActive(offer.state)) {
+      return;
+    }
     if (offer.state == ServerChannelState::kRescinded) gone.push_back(id);
   }
   for (OfferId id : gone) ForgetOffer(id);
   for (auto& [id, offer] : offers_) offer.is_offered = false;
-  gpadls_.Clear();
+  gpadls_.EndConnection(reserved);
   offers_requested_ = false;
   phase_ = ConnectionPhase::kDisconnected;
 

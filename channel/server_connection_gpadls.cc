@@ -20,6 +20,12 @@ absl::Status ServerConnection::HandleGpadlHeader(
   // Also for a rescinded channel: the guest may not know yet.
   absl::StatusOr<Offer*> offer = OfferedChannel(header.message.channel_id);
   if (!offer.ok()) return offer.status();
+  if ((*offer)->reserved.has_value()) {
+    return AnswerGpadl(
+        header.message.channel_id, header.message.gpadl_id,
+        absl::FailedPreconditionError("GPADL_HEADER for a reserved channel, "
+                                      "which keeps those that it has"));
+  }
   return AnswerGpadl(header.message.channel_id, header.message.gpadl_id,
                      gpadls_.Begin(header.message, header.range_bytes));
 }
@@ -68,15 +74,17 @@ absl::Status ServerConnection::HandleGpadlTeardown(
   return absl::OkStatus();
 }
 
-void ServerConnection::FinishTeardownIfUnused(GpadlId id) {
-  const Gpadl* gpadl = gpadls_.Find(id);
+void ServerConnection::FinishTeardownIfUnused(GpadlKey key) {
+  const Gpadl* gpadl = gpadls_.Find(key);
   if (gpadl == nullptr || gpadl->state != GpadlState::kTearingDown ||
       gpadl->in_use()) {
     return;
   }
-  gpadls_.Remove(id);
-  if (phase_ == ConnectionPhase::kConnected) {
-    Send(MessageType::kGpadlTorndown, ChannelId{}, static_cast<uint32_t>(id));
+  gpadls_.Remove(key);
+  // The guest of now has not asked for what the one of before has.
+  if (phase_ == ConnectionPhase::kConnected && key.kept_for == ChannelId{}) {
+    Send(MessageType::kGpadlTorndown, ChannelId{},
+         static_cast<uint32_t>(key.id));
   }
 }
 
@@ -90,7 +98,7 @@ absl::StatusOr<GpadlView> ServerConnection::AcquireGpadl(OfferId offer_id,
         absl::StrCat("offer ", static_cast<uint32_t>(offer_id),
                      " is not open; only an open channel may use GPADLs"));
   }
-  const Gpadl* gpadl = gpadls_.Find(gpadl_id);
+  const Gpadl* gpadl = gpadls_.Find(offer->Key(gpadl_id));
   if (gpadl == nullptr || gpadl->channel_id != offer->channel_id ||
       gpadl->state == GpadlState::kInProgress) {
     return NoSuchGpadl(gpadl_id, offer->channel_id);
@@ -101,7 +109,7 @@ absl::StatusOr<GpadlView> ServerConnection::AcquireGpadl(OfferId offer_id,
         absl::StrCat("GPADL 0x", absl::Hex(static_cast<uint32_t>(gpadl_id)),
                      " was torn down by the guest"));
   }
-  gpadls_.Pin(gpadl_id);
+  gpadls_.Pin(gpadl->key());
   ++offer->pin_count;
   return gpadl->view();
 }
@@ -109,16 +117,18 @@ absl::StatusOr<GpadlView> ServerConnection::AcquireGpadl(OfferId offer_id,
 absl::Status ServerConnection::ReleaseGpadl(OfferId offer_id,
                                             GpadlId gpadl_id) {
   Offer* offer = Find(offer_id);
-  const Gpadl* gpadl = gpadls_.Find(gpadl_id);
-  if (offer == nullptr || gpadl == nullptr || gpadl->pin_count == 0 ||
+  const Gpadl* gpadl =
+      offer == nullptr ? nullptr : gpadls_.Find(offer->Key(gpadl_id));
+  if (gpadl == nullptr || gpadl->pin_count == 0 ||
       gpadl->channel_id != offer->channel_id) {
     return absl::NotFoundError(absl::StrCat(
         "offer ", static_cast<uint32_t>(offer_id), " has no pin on GPADL 0x",
         absl::Hex(static_cast<uint32_t>(gpadl_id))));
   }
-  gpadls_.Unpin(gpadl_id);
+  const GpadlKey key = gpadl->key();
+  gpadls_.Unpin(key);
   --offer->pin_count;
-  if (!restoring_) FinishTeardownIfUnused(gpadl_id);
+  if (!restoring_) FinishTeardownIfUnused(key);
   FinishCloseIfReleased(offer_id);
   return absl::OkStatus();
 }

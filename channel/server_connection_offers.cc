@@ -57,6 +57,38 @@ absl::StatusOr<ChannelId> ServerConnection::FreeChannelId() const {
       absl::StrCat("all ", offers_.size(), " channel numbers are in use"));
 }
 
+// --- What the guest sees ----------------------------------------------------
+
+bool ServerConnection::CanBeOffered(const Offer& offer) const {
+  // Still in use by the guest that there was before.
+  if (offer.is_survivor()) return false;
+  if (offer.params.sub_channel_index == 0) return true;
+  // Older guests take a second offer of the same instance for a new device.
+  if (!AtLeast(ProtocolVersion::kWin8)) return false;
+  const Offer* primary = FindPrimary(offer.params);
+  return primary == nullptr || !primary->is_survivor();
+}
+
+void ServerConnection::SendOffer(Offer& offer) {
+  if (!CanBeOffered(offer)) return;
+  offer.is_offered = true;
+  Send(MessageType::kOfferChannel, offer.channel_id);
+}
+
+// A channel that outlived its connection is closed now: as a hot add, with the
+// sub-channels that had to wait for it.
+void ServerConnection::SendOfferOfSurvivor(Offer& offer) {
+  if (!offers_requested_ || phase_ != ConnectionPhase::kConnected) return;
+  SendOffer(offer);
+  for (auto& [id, other] : offers_) {
+    if (other.params.IsSubChannelOf(offer.params) && !other.is_offered) {
+      SendOffer(other);
+    }
+  }
+}
+
+// --- What the embedder offers -----------------------------------------------
+
 absl::StatusOr<OfferId> ServerConnection::ClaimOffer(
     Offer& offer, const OfferParams& params) {
   if (params.sub_channel_index != 0 && !FindPrimary(params)->is_claimed) {
@@ -96,6 +128,7 @@ absl::StatusOr<OfferId> ServerConnection::AddOffer(const OfferParams& params) {
   offer.id = id;
   offer.channel_id = *channel_id;
   offer.params = params;
+  EndTlConnect(params);
   if (offers_requested_ && phase_ == ConnectionPhase::kConnected) {
     SendOffer(offer);
   }
@@ -158,19 +191,26 @@ void ServerConnection::RescindUnclaimed(OfferId id) {
   Offer& offer = *Find(id);
   offer.is_claimed = true;
   offer.is_rescinding = false;
-  offer.state = ServerChannelState::kClosed;
   offer.reopen.reset();
   if (offer.open.has_value()) {
-    const GpadlId ring = offer.open->ring_gpadl;
+    const GpadlKey ring = offer.ring_key();
     offer.open.reset();
     gpadls_.SetIsRing(ring, false);
     FinishTeardownIfUnused(ring);
   }
+  if (offer.reserved.has_value() && offer.reserved->close_target) {
+    Send({.type = MessageType::kCloseReservedResponse,
+          .channel_id = offer.channel_id,
+          .target = offer.reserved->close_target});
+  }
+  offer.reserved.reset();
+  offer.state = ServerChannelState::kClosed;
+  const OutgoingMessage message{.type = MessageType::kOfferChannel,
+                                .channel_id = offer.channel_id};
   const bool guest_has_not_seen_it =
-      std::find(outgoing_.begin(), outgoing_.end(),
-                OutgoingMessage{.type = MessageType::kOfferChannel,
-                                .channel_id = offer.channel_id}) !=
-      outgoing_.end();
+      std::find(outgoing_.begin(), outgoing_.end(), message) !=
+          outgoing_.end() ||
+      std::find(held_.begin(), held_.end(), message) != held_.end();
   if (guest_has_not_seen_it) {
     ForgetOffer(id);
     return;
@@ -184,11 +224,11 @@ void ServerConnection::ForgetOffer(OfferId id) {
   if (found == offers_.end()) return;
   const ChannelId channel_id = found->second.channel_id;
   gpadls_.RemoveAllOfChannel(channel_id);
-  outgoing_.erase(std::remove_if(outgoing_.begin(), outgoing_.end(),
-                                 [channel_id](const OutgoingMessage& message) {
-                                   return message.channel_id == channel_id;
-                                 }),
-                  outgoing_.end());
+  const auto is_of_channel = [channel_id](const OutgoingMessage& message) {
+    return message.channel_id == channel_id && !message.target.has_value();
+  };
+  std::erase_if(outgoing_, is_of_channel);
+  std::erase_if(held_, is_of_channel);
   offers_by_channel_id_.erase(channel_id);
   offers_.erase(found);
 }

@@ -88,6 +88,27 @@ void Save(const OpenRequest& open, proto::OpenRequestState* out) {
   out->set_downstream_page_offset(open.downstream_page_offset);
   out->set_target_vp(open.target_vp);
   out->set_user_data(ToString(open.user_data));
+  out->set_connection_id(open.connection_id);
+  out->set_event_flag(open.event_flag);
+  out->set_flags(open.flags);
+}
+
+void Save(const MessageTarget& target, proto::MessageTargetState* out) {
+  out->set_vp(target.vp);
+  out->set_sint(target.sint);
+}
+
+void Save(const ReservedChannel& reserved, proto::ReservedState* out) {
+  Save(reserved.target, out->mutable_target());
+  if (reserved.close_target.has_value()) {
+    Save(*reserved.close_target, out->mutable_close_target());
+  }
+}
+
+void Save(const TlConnectRequest& request, proto::TlConnectState* out) {
+  out->set_endpoint_id(ToString(request.endpoint_id.bytes));
+  out->set_service_id(ToString(request.service_id.bytes));
+  out->set_silo_id(ToString(request.silo_id.bytes));
 }
 
 void Save(const SavedOffer& offer, proto::OfferState* out) {
@@ -99,6 +120,9 @@ void Save(const SavedOffer& offer, proto::OfferState* out) {
   out->set_is_rescinding(offer.is_rescinding);
   if (offer.open.has_value()) Save(*offer.open, out->mutable_open());
   if (offer.reopen.has_value()) Save(*offer.reopen, out->mutable_reopen());
+  if (offer.reserved.has_value()) {
+    Save(*offer.reserved, out->mutable_reserved());
+  }
   const OfferParams& params = offer.params;
   out->set_interface_type(ToString(params.interface_type.bytes));
   out->set_interface_instance(ToString(params.interface_instance.bytes));
@@ -124,6 +148,11 @@ void Save(const OutgoingMessage& message, proto::OutgoingMessageState* out) {
   out->set_channel_id(static_cast<uint32_t>(message.channel_id));
   out->set_id(message.id);
   out->set_status(message.status);
+  if (message.target.has_value()) Save(*message.target, out->mutable_target());
+  if (message.type == MessageType::kTlConnectResult) {
+    out->set_endpoint_id(ToString(message.endpoint_id.bytes));
+    out->set_service_id(ToString(message.service_id.bytes));
+  }
 }
 
 // --- Parse ------------------------------------------------------------------
@@ -139,7 +168,9 @@ class Parser {
   OpenRequest Parse(const proto::OpenRequestState& in);
   SavedOffer Parse(const proto::OfferState& in);
   SavedGpadl Parse(const proto::GpadlState& in);
-  static OutgoingMessage Parse(const proto::OutgoingMessageState& in);
+  OutgoingMessage Parse(const proto::OutgoingMessageState& in);
+  MessageTarget Parse(const proto::MessageTargetState& in);
+  TlConnectRequest Parse(const proto::TlConnectState& in);
 
   void Refuse(const char* field, uint64_t value) {
     status_.Update(absl::InvalidArgumentError(
@@ -200,7 +231,20 @@ OpenRequest Parser::Parse(const proto::OpenRequestState& in) {
           .downstream_page_offset = in.downstream_page_offset(),
           .target_vp = in.target_vp(),
           .user_data = Fixed<decltype(OpenRequest::user_data)>("user_data",
-                                                               in.user_data())};
+                                                               in.user_data()),
+          .connection_id = in.connection_id(),
+          .event_flag = Narrow<uint16_t>("event_flag", in.event_flag()),
+          .flags = Narrow<uint16_t>("open flags", in.flags())};
+}
+
+MessageTarget Parser::Parse(const proto::MessageTargetState& in) {
+  return {.vp = in.vp(), .sint = Narrow<uint8_t>("SINT", in.sint())};
+}
+
+TlConnectRequest Parser::Parse(const proto::TlConnectState& in) {
+  return {.endpoint_id = ParseGuidField("endpoint_id", in.endpoint_id()),
+          .service_id = ParseGuidField("service_id", in.service_id()),
+          .silo_id = ParseGuidField("silo_id", in.silo_id())};
 }
 
 SavedOffer Parser::Parse(const proto::OfferState& in) {
@@ -212,6 +256,13 @@ SavedOffer Parser::Parse(const proto::OfferState& in) {
   offer.is_rescinding = in.is_rescinding();
   if (in.has_open()) offer.open = Parse(in.open());
   if (in.has_reopen()) offer.reopen = Parse(in.reopen());
+  if (in.has_reserved()) {
+    ReservedChannel& reserved = offer.reserved.emplace();
+    reserved.target = Parse(in.reserved().target());
+    if (in.reserved().has_close_target()) {
+      reserved.close_target = Parse(in.reserved().close_target());
+    }
+  }
   OfferParams& params = offer.params;
   params.interface_type = ParseGuidField("interface_type", in.interface_type());
   params.interface_instance =
@@ -248,10 +299,16 @@ SavedGpadl Parser::Parse(const proto::GpadlState& in) {
 }
 
 OutgoingMessage Parser::Parse(const proto::OutgoingMessageState& in) {
-  return {.type = MessageType{in.type()},
-          .channel_id = ChannelId{in.channel_id()},
-          .id = in.id(),
-          .status = in.status()};
+  OutgoingMessage message{.type = MessageType{in.type()},
+                          .channel_id = ChannelId{in.channel_id()},
+                          .id = in.id(),
+                          .status = in.status()};
+  if (in.has_target()) message.target = Parse(in.target());
+  if (message.type == MessageType::kTlConnectResult) {
+    message.endpoint_id = ParseGuidField("endpoint_id", in.endpoint_id());
+    message.service_id = ParseGuidField("service_id", in.service_id());
+  }
+  return message;
 }
 
 ServerConnectionState Parser::Parse(const proto::ConnectionState& in) {
@@ -270,6 +327,15 @@ ServerConnectionState Parser::Parse(const proto::ConnectionState& in) {
   }
   for (const proto::OutgoingMessageState& message : in.outgoing()) {
     state.outgoing.push_back(Parse(message));
+  }
+  state.paused = in.paused();
+  state.reset_while_disconnected = in.reset_while_disconnected();
+  if (in.has_pending_modify()) {
+    state.pending_modify = {in.pending_modify().parent_to_child(),
+                            in.pending_modify().child_to_parent()};
+  }
+  for (const proto::TlConnectState& request : in.tl_connects()) {
+    state.tl_connects.push_back(Parse(request));
   }
   return state;
 }
@@ -290,6 +356,17 @@ std::string SaveServerConnection(const ServerConnection& connection) {
   for (const SavedGpadl& gpadl : state.gpadls) Save(gpadl, out.add_gpadls());
   for (const OutgoingMessage& message : state.outgoing) {
     Save(message, out.add_outgoing());
+  }
+  out.set_paused(state.paused);
+  out.set_reset_while_disconnected(state.reset_while_disconnected);
+  if (state.pending_modify.has_value()) {
+    out.mutable_pending_modify()->set_parent_to_child(
+        state.pending_modify->parent_to_child);
+    out.mutable_pending_modify()->set_child_to_parent(
+        state.pending_modify->child_to_parent);
+  }
+  for (const TlConnectRequest& request : state.tl_connects) {
+    Save(request, out.add_tl_connects());
   }
   return savestate::SerializeDeterministic(out);
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // ServerConnection: out of the plain state and into it.
+#include <algorithm>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -26,9 +28,10 @@ ServerConnectionState ServerConnection::Snapshot() const {
                             .is_offered = offer.is_offered,
                             .is_rescinding = offer.is_rescinding,
                             .open = offer.open,
-                            .reopen = offer.reopen});
+                            .reopen = offer.reopen,
+                            .reserved = offer.reserved});
   }
-  for (const auto& [id, gpadl] : gpadls_.gpadls()) {
+  for (const auto& [key, gpadl] : gpadls_.gpadls()) {
     state.gpadls.push_back({.id = gpadl.id,
                             .channel_id = gpadl.channel_id,
                             .state = gpadl.state,
@@ -37,6 +40,12 @@ ServerConnectionState ServerConnection::Snapshot() const {
                             .pages = gpadl.pages});
   }
   state.outgoing.assign(outgoing_.begin(), outgoing_.end());
+  state.outgoing.insert(state.outgoing.end(), held_.begin(), held_.end());
+  state.paused = paused_;
+  state.reset_while_disconnected =
+      phase_ == ConnectionPhase::kResetting && !was_connected_;
+  state.pending_modify = pending_modify_;
+  state.tl_connects = tl_connects_;
   return state;
 }
 
@@ -50,10 +59,17 @@ std::unique_ptr<ServerConnection> ServerConnection::Restore(
   connection->contact_ = state.contact;
   connection->after_reset_ = state.after_reset;
   connection->pending_contact_ = state.pending_contact;
-  connection->was_connected_ = state.phase == ConnectionPhase::kResetting;
+  connection->was_connected_ = state.phase == ConnectionPhase::kResetting &&
+                               !state.reset_while_disconnected;
   connection->offers_requested_ = state.offers_requested;
   connection->next_offer_id_ = state.next_offer_id;
-  connection->outgoing_.assign(state.outgoing.begin(), state.outgoing.end());
+  connection->pending_modify_ = state.pending_modify;
+  connection->tl_connects_ = std::move(state.tl_connects);
+  connection->RestoreOutgoing(state);
+  std::set<ChannelId> survivors;
+  for (const SavedOffer& saved : state.offers) {
+    if (saved.is_survivor()) survivors.insert(saved.channel_id);
+  }
   for (SavedGpadl& saved : state.gpadls) {
     connection->gpadls_.Restore(
         {.id = saved.id,
@@ -62,7 +78,8 @@ std::unique_ptr<ServerConnection> ServerConnection::Restore(
          .byte_count = saved.byte_count,
          .byte_offset = saved.byte_offset,
          .page_count = GpadlPageCount(saved.byte_count, saved.byte_offset),
-         .pages = std::move(saved.pages)});
+         .pages = std::move(saved.pages),
+         .is_kept = survivors.contains(saved.channel_id)});
   }
   for (const SavedOffer& saved : state.offers) {
     Offer offer{.id = saved.id,
@@ -72,16 +89,32 @@ std::unique_ptr<ServerConnection> ServerConnection::Restore(
                 .is_offered = saved.is_offered,
                 .is_rescinding = saved.is_rescinding,
                 .open = saved.open,
-                .reopen = saved.reopen};
+                .reopen = saved.reopen,
+                .reserved = saved.reserved};
     // A rescinded channel has no device any more.
     offer.is_claimed = saved.state == ServerChannelState::kRescinded;
     if (offer.open.has_value()) {
-      connection->gpadls_.SetIsRing(offer.open->ring_gpadl, true);
+      connection->gpadls_.SetIsRing(offer.ring_key(), true);
     }
     connection->offers_by_channel_id_[offer.channel_id] = offer.id;
     connection->offers_.emplace(offer.id, offer);
   }
   return connection;
+}
+
+void ServerConnection::RestoreOutgoing(const ServerConnectionState& state) {
+  paused_ = state.paused;
+  auto held = state.outgoing.end();
+  if (paused_) {
+    const auto is_pause_response = [](const OutgoingMessage& message) {
+      return message.type == MessageType::kPauseResponse;
+    };
+    held = std::find_if(state.outgoing.rbegin(), state.outgoing.rend(),
+                        is_pause_response)
+               .base();
+  }
+  outgoing_.assign(state.outgoing.begin(), held);
+  held_.assign(held, state.outgoing.end());
 }
 
 void ServerConnection::FinishRestore() {
@@ -104,16 +137,24 @@ void ServerConnection::FinishRestore() {
       closing.push_back(id);
     }
   }
-  std::vector<GpadlId> tearing_down;
-  for (const auto& [id, gpadl] : gpadls_.gpadls()) {
-    if (gpadl.state == GpadlState::kTearingDown) tearing_down.push_back(id);
+  std::vector<GpadlKey> tearing_down;
+  for (const auto& [key, gpadl] : gpadls_.gpadls()) {
+    if (gpadl.state == GpadlState::kTearingDown) tearing_down.push_back(key);
   }
-  for (GpadlId id : tearing_down) FinishTeardownIfUnused(id);
+  for (const GpadlKey& key : tearing_down) FinishTeardownIfUnused(key);
   for (OfferId id : opening) {
     RequestOpen(*Find(id));
   }
   for (OfferId id : closing) events_->OnCloseRequested(id);
+  RequestAgain();
   FinishResetIfClosed();
+}
+
+// What the owner owed an answer to before the save.
+void ServerConnection::RequestAgain() {
+  if (pending_modify_.has_value()) RequestModifyConnection().IgnoreError();
+  const std::vector<TlConnectRequest> connects = tl_connects_;
+  for (const TlConnectRequest& request : connects) RequestTlConnect(request);
 }
 
 }  // namespace ferrybus

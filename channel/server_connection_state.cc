@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "ferrybus/channel/server_connection_state.h"
 
+#include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -9,29 +11,15 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/message_codec.h"
+#include "ferrybus/channel/server_connection_state_check.h"
 
 namespace ferrybus {
 namespace {
 
 using State = ServerChannelState;
-
-template <typename... Args>
-absl::Status Contradiction(const Args&... what) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("saved connection: ", what...));
-}
-
-template <typename... Args>
-absl::Status NotHere(const Args&... what) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("saved connection: ", what...));
-}
-
-template <typename... Args>
-absl::Status TooMany(const Args&... what) {
-  return absl::ResourceExhaustedError(
-      absl::StrCat("saved connection: ", what...));
-}
+using saved_connection::Contradiction;
+using saved_connection::NotHere;
+using saved_connection::TooMany;
 
 std::string Name(const SavedOffer& offer) {
   return absl::StrCat("channel ", static_cast<uint32_t>(offer.channel_id));
@@ -58,6 +46,7 @@ class Checker {
  private:
   absl::Status CheckContact(const Contact& contact) const;
   absl::Status CheckMonitorPages(const Contact& contact) const;
+  absl::Status CheckGuestMonitorPages(const MonitorPages& pages) const;
   absl::Status CheckPhase() const;
   absl::Status CheckOfferIds();
   absl::Status CheckOfferIdentities();
@@ -66,11 +55,11 @@ class Checker {
   absl::Status CheckGpadls();
   absl::Status CheckOpenRequest(const SavedOffer& offer,
                                 const OpenRequest& open) const;
+  absl::Status CheckSignals(const SavedOffer& offer,
+                            const OpenRequest& open) const;
   absl::Status CheckSubChannel(const SavedOffer& offer) const;
-  absl::Status CheckOutgoing();
-  absl::Status CheckMessage(const OutgoingMessage& message, size_t index);
-  absl::Status CheckOfferMessage(const OutgoingMessage& message,
-                                 const SavedOffer* offer);
+  absl::Status CheckReserved(const SavedOffer& offer) const;
+  absl::Status CheckRequests() const;
 
   bool connected() const { return state_.phase == ConnectionPhase::kConnected; }
   const SavedOffer* FindOffer(ChannelId id) const {
@@ -81,10 +70,7 @@ class Checker {
   const ServerConnectionState& state_;
   const ServerConnectionOptions& options_;
   std::map<ChannelId, const SavedOffer*> offers_;
-  std::map<GpadlId, const SavedGpadl*> gpadls_;
-  std::set<ChannelId> offer_messages_;
-  std::set<ChannelId> rescind_messages_;
-  bool has_all_offers_message_ = false;
+  std::map<GpadlKey, const SavedGpadl*> gpadls_;
 };
 
 absl::Status Checker::Check() {
@@ -102,23 +88,31 @@ absl::Status Checker::Check() {
       status.Update(CheckOpenRequest(offer, *offer.open));
     }
     status.Update(CheckSubChannel(offer));
+    status.Update(CheckReserved(offer));
   }
+  status.Update(CheckRequests());
   if (!status.ok()) return status;
-  return CheckOutgoing();
+  return saved_connection::CheckOutgoing(state_, options_);
 }
 
 absl::Status Checker::CheckMonitorPages(const Contact& contact) const {
-  const uint64_t pages[] = {contact.parent_to_child_monitor_page,
-                            contact.child_to_parent_monitor_page};
-  if (pages[0] == 0 && pages[1] == 0) return absl::OkStatus();
-  for (uint64_t page : pages) {
-    if (page == 0 || page % kGpadlPageSizeBytes != 0) {
-      return Contradiction("monitor page at ", page);
-    }
-    if (page / kGpadlPageSizeBytes >= options_.ram_page_count) {
-      return NotHere("monitor page at ", page, " is not in guest RAM of ",
-                     options_.ram_page_count, " pages");
-    }
+  const MonitorPages pages = contact.monitor_pages();
+  if ((contact.features & kFeatureServerMonitorPages) != 0) {
+    if (pages == options_.server_monitor_pages) return absl::OkStatus();
+    return NotHere("the host\'s monitor pages are elsewhere");
+  }
+  return CheckGuestMonitorPages(pages);
+}
+
+absl::Status Checker::CheckGuestMonitorPages(const MonitorPages& pages) const {
+  if (!AreMonitorPages(pages, std::numeric_limits<uint64_t>::max())) {
+    return Contradiction("monitor pages at ", pages.parent_to_child, " and ",
+                         pages.child_to_parent);
+  }
+  if (!AreMonitorPages(pages, options_.ram_page_count)) {
+    return NotHere("monitor pages at ", pages.parent_to_child, " and ",
+                   pages.child_to_parent, " are not in guest RAM of ",
+                   options_.ram_page_count, " pages");
   }
   return absl::OkStatus();
 }
@@ -150,9 +144,9 @@ absl::Status Checker::CheckContact(const Contact& contact) const {
        contact.version < ProtocolVersion::kWin8)) {
     return Contradiction("connection state ", contact.connection_state);
   }
-  if ((contact.features & ~kGrantedFeatures) != 0) {
+  if ((contact.features & ~options_.features) != 0) {
     return NotHere("feature flags ", contact.features, "; those here are ",
-                   kGrantedFeatures);
+                   options_.features);
   }
   const bool has_client_id = (contact.features & kFeatureClientId) != 0;
   if ((contact.features != 0 && contact.version < ProtocolVersion::kCopper) ||
@@ -174,7 +168,8 @@ absl::Status Checker::CheckContact(const Contact& contact) const {
 
 absl::Status Checker::CheckPhase() const {
   const bool resetting = state_.phase == ConnectionPhase::kResetting;
-  if ((connected() || resetting) && !state_.contact.accepted()) {
+  if ((connected() || (resetting && !state_.reset_while_disconnected)) &&
+      !state_.contact.accepted()) {
     return Contradiction("connected without an accepted contact");
   }
   if (!resetting && state_.after_reset != AfterReset::kNothing) {
@@ -185,13 +180,18 @@ absl::Status Checker::CheckPhase() const {
     return Contradiction("a pending contact that nothing waits for");
   }
   if (state_.phase == ConnectionPhase::kDisconnected &&
-      (state_.offers_requested || !state_.gpadls.empty())) {
-    return Contradiction("offers requested or GPADLs while not connected");
+      state_.offers_requested) {
+    return Contradiction("offers requested while not connected");
+  }
+  if (state_.reset_while_disconnected &&
+      (!resetting || state_.offers_requested)) {
+    return Contradiction("a reset without a connection that has one");
   }
   if (resetting) {
     bool has_active = false;
     for (const SavedOffer& offer : state_.offers) {
-      has_active = has_active || IsActive(offer.state);
+      has_active =
+          has_active || (IsActive(offer.state) && !offer.reserved.has_value());
     }
     if (!has_active) return Contradiction("a reset that waits for nothing");
   }
@@ -256,7 +256,12 @@ absl::Status Checker::CheckOfferState(const SavedOffer& offer) const {
       (offer.state == State::kClosingThenOpen) != offer.reopen.has_value()) {
     return Contradiction(Name(offer), " with an open request too many or few");
   }
-  if ((active || offer.state == State::kRescinded) && !offer.is_offered) {
+  // What outlives a connection was reserved; a reset of the machine, while it
+  // is under way, has ended that.
+  const bool may_survive =
+      offer.reserved.has_value() || state_.phase == ConnectionPhase::kResetting;
+  if ((offer.is_survivor() && !may_survive) ||
+      (offer.state == State::kRescinded && !offer.is_offered)) {
     return Contradiction(Name(offer), " is in use but was never offered");
   }
   if (offer.is_offered && !state_.offers_requested) {
@@ -269,7 +274,7 @@ absl::Status Checker::CheckOfferState(const SavedOffer& offer) const {
   const bool needs_connection = offer.state == State::kOpening ||
                                 offer.state == State::kOpen ||
                                 offer.state == State::kClosingThenOpen;
-  if (needs_connection && !connected()) {
+  if (needs_connection && !connected() && !offer.reserved.has_value()) {
     return Contradiction(Name(offer), " is open while not connected");
   }
   return absl::OkStatus();
@@ -282,11 +287,18 @@ absl::Status Checker::CheckOpenRequest(const SavedOffer& offer,
                    "; the highest here is ", options_.max_vp);
   }
   if (state_.contact.version < ProtocolVersion::kWin8 &&
+      !offer.reserved.has_value() && !offer.is_survivor() &&
       (open.target_vp != 0 ||
        (offer.reopen.has_value() && offer.reopen->target_vp != 0))) {
     return Contradiction(Name(offer), " has a VP before version 2.4");
   }
-  const auto found = gpadls_.find(open.ring_gpadl);
+  absl::Status signals = CheckSignals(offer, open);
+  if (offer.reopen.has_value()) {
+    signals.Update(CheckSignals(offer, *offer.reopen));
+  }
+  if (!signals.ok()) return signals;
+  const auto found = gpadls_.find(
+      {open.ring_gpadl, offer.is_survivor() ? offer.channel_id : ChannelId{}});
   if (found == gpadls_.end() || found->second->channel_id != offer.channel_id ||
       found->second->state == GpadlState::kInProgress) {
     return Contradiction(Name(offer), " has no GPADL for its ring");
@@ -296,6 +308,50 @@ absl::Status Checker::CheckOpenRequest(const SavedOffer& offer,
                             gpadl.byte_offset, gpadl.pages},
                            open.downstream_page_offset,
                            options_.limits.ring_pages_max);
+}
+
+absl::Status Checker::CheckSignals(const SavedOffer& offer,
+                                   const OpenRequest& open) const {
+  const uint32_t features = offer.reserved.has_value() || offer.is_survivor()
+                                ? 0
+                                : state_.contact.features;
+  const bool may_choose = (features & kFeatureGuestSignalParameters) != 0;
+  const uint16_t flags = (features & kFeatureInterruptRedirection) != 0
+                             ? kOpenRedirectInterrupt
+                             : 0;
+  // What a guest asks for later is checked when its turn comes.
+  const bool is_checked = &open == &*offer.open;
+  if ((!may_choose && (open.connection_id != 0 || open.event_flag != 0)) ||
+      (is_checked &&
+       (open.connection_id >> 24 != 0 || open.event_flag >= kEventFlagCount)) ||
+      (open.flags & ~flags) != 0) {
+    return Contradiction(Name(offer), " has connection id ", open.connection_id,
+                         ", event flag ", open.event_flag, " and flags ",
+                         open.flags);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checker::CheckReserved(const SavedOffer& offer) const {
+  if (!offer.reserved.has_value()) return absl::OkStatus();
+  const ReservedChannel& reserved = *offer.reserved;
+  const bool is_closing =
+      offer.state == State::kClosing || offer.state == State::kOpeningThenClose;
+  if (!IsActive(offer.state) || offer.state == State::kClosingThenOpen ||
+      offer.params.sub_channel_index != 0 ||
+      (reserved.close_target.has_value() && !is_closing) ||
+      (state_.phase == ConnectionPhase::kResetting &&
+       state_.after_reset == AfterReset::kNothing) ||
+      (offer.is_offered && state_.contact.version < ProtocolVersion::kWin10)) {
+    return Contradiction(Name(offer), " cannot be a reserved channel");
+  }
+  for (const auto& target :
+       {std::optional(reserved.target), reserved.close_target}) {
+    if (!target.has_value()) continue;
+    absl::Status status = saved_connection::CheckTarget(*target, options_);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Checker::CheckSubChannel(const SavedOffer& offer) const {
@@ -319,6 +375,46 @@ absl::Status Checker::CheckSubChannel(const SavedOffer& offer) const {
   return Contradiction(Name(offer), " is open and its primary is not");
 }
 
+// --- What the owner owes an answer to ---------------------------------------
+
+absl::Status Checker::CheckRequests() const {
+  size_t reserved_count = 0;
+  for (const SavedOffer& offer : state_.offers) {
+    if (offer.reserved.has_value()) ++reserved_count;
+  }
+  if (reserved_count > options_.limits.reserved_channels_max ||
+      state_.tl_connects.size() > options_.limits.tl_connects_max) {
+    return TooMany(reserved_count, " reserved channels and ",
+                   state_.tl_connects.size(), " socket connects; at most ",
+                   options_.limits.reserved_channels_max, " and ",
+                   options_.limits.tl_connects_max, " allowed");
+  }
+  const uint32_t features = connected() ? state_.contact.features : 0;
+  if (state_.paused && (features & kFeaturePauseResume) == 0) {
+    return Contradiction("paused, which was not granted");
+  }
+  if (state_.pending_modify.has_value()) {
+    if ((features & kFeatureModifyConnection) == 0 ||
+        (features & kFeatureServerMonitorPages) != 0) {
+      return Contradiction("new monitor pages, which was not granted");
+    }
+    absl::Status status = CheckGuestMonitorPages(*state_.pending_modify);
+    if (!status.ok()) return status;
+  }
+  std::set<std::pair<Guid, Guid>> connects;
+  for (const TlConnectRequest& request : state_.tl_connects) {
+    const ProtocolVersion version = state_.contact.version;
+    if (!connected() || version < ProtocolVersion::kWin10 ||
+        (version < ProtocolVersion::kWin10Rs5 && request.silo_id != Guid{}) ||
+        !connects.emplace(request.endpoint_id, request.service_id).second) {
+      return Contradiction("socket connect of endpoint ",
+                           request.endpoint_id.ToString(),
+                           " cannot be, or is there twice");
+    }
+  }
+  return absl::OkStatus();
+}
+
 // --- GPADLs -----------------------------------------------------------------
 
 absl::Status Checker::CheckGpadl(const SavedGpadl& gpadl) const {
@@ -337,10 +433,15 @@ absl::Status Checker::CheckGpadl(const SavedGpadl& gpadl) const {
     }
   }
   const SavedOffer* offer = FindOffer(gpadl.channel_id);
-  if (offer == nullptr || !offer->is_offered) {
+  const bool is_kept = offer != nullptr && offer->is_survivor();
+  if (offer == nullptr || (!offer->is_offered && !is_kept) ||
+      (is_kept && gpadl.state == GpadlState::kInProgress)) {
     return Contradiction(Name(gpadl), " belongs to channel ",
                          static_cast<uint32_t>(gpadl.channel_id),
                          ", which is not offered");
+  }
+  if (!is_kept && state_.phase == ConnectionPhase::kDisconnected) {
+    return Contradiction(Name(gpadl), " is there while not connected");
   }
   if (gpadl.state == GpadlState::kTearingDown && !IsActive(offer->state)) {
     return Contradiction(Name(gpadl), " is torn down but still there");
@@ -352,17 +453,17 @@ absl::Status Checker::CheckGpadls() {
   const ServerLimits& limits = options_.limits;
   uint64_t page_count = 0;
   size_t in_progress = 0;
-  const SavedGpadl* previous = nullptr;
   for (const SavedGpadl& gpadl : state_.gpadls) {
-    if (previous != nullptr && gpadl.id <= previous->id) {
-      return Contradiction(Name(gpadl), " out of order or twice");
-    }
-    previous = &gpadl;
     absl::Status status = CheckGpadl(gpadl);
     if (!status.ok()) return status;
+    const bool is_kept = FindOffer(gpadl.channel_id)->is_survivor();
+    const GpadlKey key(gpadl.id, is_kept ? gpadl.channel_id : ChannelId{});
+    if (!gpadls_.empty() && key <= gpadls_.rbegin()->first) {
+      return Contradiction(Name(gpadl), " out of order or twice");
+    }
     page_count += GpadlPageCount(gpadl.byte_count, gpadl.byte_offset);
     if (gpadl.state == GpadlState::kInProgress) ++in_progress;
-    gpadls_.emplace(gpadl.id, &gpadl);
+    gpadls_.emplace(key, &gpadl);
   }
   if (state_.gpadls.size() > limits.gpadls_max ||
       in_progress > limits.gpadls_in_progress_max ||
@@ -373,100 +474,6 @@ absl::Status Checker::CheckGpadls() {
                    " and ", limits.gpadl_pages_max, " allowed");
   }
   return absl::OkStatus();
-}
-
-// --- Outgoing messages ------------------------------------------------------
-
-absl::Status Checker::CheckOutgoing() {
-  const size_t count_max =
-      OutgoingMessagesMax(options_.limits) + 2 * options_.limits.channels_max;
-  if (state_.outgoing.size() > count_max) {
-    return TooMany(state_.outgoing.size(), " outgoing messages; at most ",
-                   count_max, " allowed");
-  }
-  for (size_t i = 0; i < state_.outgoing.size(); ++i) {
-    absl::Status status = CheckMessage(state_.outgoing[i], i);
-    if (!status.ok()) return status;
-  }
-  // The number of a rescinded channel is offered again only after the guest
-  // has released it, which drops what is queued for it.
-  for (const auto& [channel_id, offer] : offers_) {
-    if (offer->state == State::kRescinded &&
-        offer_messages_.contains(channel_id) &&
-        !rescind_messages_.contains(channel_id)) {
-      return Contradiction("OFFERCHANNEL for rescinded ", Name(*offer));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Checker::CheckMessage(const OutgoingMessage& message,
-                                   size_t index) {
-  const OutgoingMessage bare{.type = message.type};
-  bool valid = connected();
-  const SavedOffer* offer = FindOffer(message.channel_id);
-  const bool is_offered = offer != nullptr && offer->is_offered;
-  switch (message.type) {
-    case MessageType::kVersionResponse:
-      // The queue is emptied for it.
-      valid = message == bare && index == 0 &&
-              state_.phase != ConnectionPhase::kResetting &&
-              connected() == state_.contact.accepted();
-      break;
-    case MessageType::kUnloadResponse:
-      valid = message == bare && state_.outgoing.size() == 1 &&
-              state_.phase == ConnectionPhase::kDisconnected;
-      break;
-    case MessageType::kOfferChannel:
-    case MessageType::kRescindChannelOffer:
-      return CheckOfferMessage(message, offer);
-    case MessageType::kAllOffersDelivered:
-      valid = valid && message == bare && state_.offers_requested &&
-              !has_all_offers_message_;
-      has_all_offers_message_ = true;
-      break;
-    case MessageType::kOpenChannelResult:
-      // A refused open may have named any channel.
-      valid = valid && (is_offered || message.status != kStatusSuccess);
-      break;
-    case MessageType::kGpadlCreated:
-      valid = valid && is_offered;
-      break;
-    case MessageType::kGpadlTorndown:
-      valid = valid && message.channel_id == ChannelId{} &&
-              message.status == kStatusSuccess;
-      break;
-    case MessageType::kModifyChannelResponse:
-      valid = valid && message.id == 0 &&
-              state_.contact.version >= ProtocolVersion::kIron &&
-              (is_offered || message.status != kStatusSuccess);
-      break;
-    default:
-      valid = false;
-  }
-  if (valid) return absl::OkStatus();
-  return Contradiction("outgoing message ", index, " of type ",
-                       static_cast<uint32_t>(message.type),
-                       " cannot be due here");
-}
-
-absl::Status Checker::CheckOfferMessage(const OutgoingMessage& message,
-                                        const SavedOffer* offer) {
-  const bool is_offer = message.type == MessageType::kOfferChannel;
-  auto& seen = is_offer ? offer_messages_ : rescind_messages_;
-  const OutgoingMessage plain{.type = message.type,
-                              .channel_id = message.channel_id};
-  bool valid = connected() && message == plain && offer != nullptr &&
-               offer->is_offered && seen.insert(message.channel_id).second;
-  if (is_offer) {
-    valid = valid && !rescind_messages_.contains(message.channel_id);
-  } else {
-    valid = valid && offer->state == State::kRescinded;
-  }
-  if (valid) return absl::OkStatus();
-  return Contradiction(
-      is_offer ? "OFFERCHANNEL" : "RESCIND_CHANNELOFFER", " for channel ",
-      static_cast<uint32_t>(message.channel_id), " cannot be due here");
 }
 
 }  // namespace

@@ -34,6 +34,11 @@ struct OutgoingMessage {
   ChannelId channel_id{};
   uint32_t id = 0;  // open id or GPADL id
   uint32_t status = 0;
+  // Answers about reserved channels, which outlive a connection as these do.
+  std::optional<MessageTarget> target = {};
+  // TL_CONNECT_RESULT.
+  Guid endpoint_id = {};
+  Guid service_id = {};
 
   friend bool operator==(const OutgoingMessage&,
                          const OutgoingMessage&) = default;
@@ -54,8 +59,12 @@ struct SavedOffer {
   bool is_offered = false;
   // The device is gone; the guest is told when the channel is closed.
   bool is_rescinding = false;
-  std::optional<OpenRequest> open;    // iff the channel is active
-  std::optional<OpenRequest> reopen;  // iff kClosingThenOpen
+  std::optional<OpenRequest> open;          // iff the channel is active
+  std::optional<OpenRequest> reopen;        // iff kClosingThenOpen
+  std::optional<ReservedChannel> reserved;  // only if active
+
+  // Its connection is over and it is not.
+  bool is_survivor() const { return IsActive(state) && !is_offered; }
 };
 
 struct SavedGpadl {
@@ -75,8 +84,16 @@ struct ServerConnectionState {
   bool offers_requested = false;
   uint32_t next_offer_id = 0;
   std::vector<SavedOffer> offers;  // in order of id
-  std::vector<SavedGpadl> gpadls;  // in order of id
+  // In order of id; then those of channels that outlive their connection, in
+  // order of channel and id.
+  std::vector<SavedGpadl> gpadls;
+  // While paused, what comes after the last PAUSE_RESPONSE waits.
   std::vector<OutgoingMessage> outgoing;
+  bool paused = false;
+  std::optional<MonitorPages> pending_modify;  // MODIFY_CONNECTION
+  std::vector<TlConnectRequest> tl_connects;   // in order of arrival
+  // The reset that is under way began without a connection.
+  bool reset_while_disconnected = false;
 };
 
 // A state that passed every check against the options it was checked with.

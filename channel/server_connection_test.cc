@@ -157,7 +157,9 @@ TEST(ServerContactTest, ChecksMonitorPages) {
 
 // vector:M3
 TEST(ServerContactTest, GrantsTheClientIdAndNothingElse) {
-  TestHost host;
+  ServerConnectionOptions options = TestServerOptions();
+  options.features = kFeatureClientId;
+  TestHost host(options);
   InitiateContactMessage message;
   message.version = static_cast<uint32_t>(ProtocolVersion::kCopper);
   message.feature_flags = 0xff;

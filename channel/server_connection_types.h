@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "ferrybus/channel/gpadl_table.h"
 #include "ferrybus/channel/guid.h"
@@ -57,12 +58,44 @@ struct OpenRequest {
   uint32_t downstream_page_offset = 0;
   uint32_t target_vp = 0;  // kNoInterruptVp: the channel wants no interrupts
   std::array<std::byte, kUserDataSizeBytes> user_data{};
+  // Chosen by the guest with feature 0x1, else 0: what it will signal, and the
+  // bit by which it wants to be signalled.  OfferInfo has what is in force.
+  uint32_t connection_id = 0;  // 24 bits
+  uint16_t event_flag = 0;     // below kEventFlagCount
+  uint16_t flags = 0;          // kOpenRedirectInterrupt, with feature 0x2
 
   friend bool operator==(const OpenRequest&, const OpenRequest&) = default;
 };
 
-// Feature flags that we grant when the guest asks for them.
-inline constexpr uint32_t kGrantedFeatures = kFeatureClientId;
+// A channel that was opened by OPEN_RESERVED_CHANNEL, for use while the guest
+// crashes: it outlives UNLOAD and INITIATE_CONTACT.
+struct ReservedChannel {
+  MessageTarget target;  // of the answer to the open
+  // Of the answer to CLOSE_RESERVED_CHANNEL, while that is due.
+  std::optional<MessageTarget> close_target;
+
+  friend bool operator==(const ReservedChannel&,
+                         const ReservedChannel&) = default;
+};
+
+// hv_sock: what the guest asked for in TL_CONNECT_REQUEST.  Endpoint and
+// service name the request.
+struct TlConnectRequest {
+  Guid endpoint_id;  // chosen by the guest
+  Guid service_id;
+  Guid silo_id;  // from 5.2
+
+  friend bool operator==(const TlConnectRequest&,
+                         const TlConnectRequest&) = default;
+
+  bool Is(const Guid& endpoint, const Guid& service) const {
+    return endpoint_id == endpoint && service_id == service;
+  }
+};
+
+// Feature flags that are granted unless the options say otherwise.
+inline constexpr uint32_t kDefaultFeatures =
+    kFeatureClientId | kFeatureModifyConnection | kFeaturePauseResume;
 
 // What the guest asked for in INITIATE_CONTACT, and our answer.
 struct Contact {
@@ -79,8 +112,28 @@ struct Contact {
   bool accepted() const {
     return supported && connection_state == kConnectionSuccessful;
   }
+  MonitorPages monitor_pages() const {
+    return {parent_to_child_monitor_page, child_to_parent_monitor_page};
+  }
+  void set_monitor_pages(const MonitorPages& pages) {
+    parent_to_child_monitor_page = pages.parent_to_child;
+    child_to_parent_monitor_page = pages.child_to_parent;
+  }
   friend bool operator==(const Contact&, const Contact&) = default;
 };
+
+// Whether a guest may have these: none, or two pages of its RAM.
+constexpr bool AreMonitorPages(const MonitorPages& pages,
+                               uint64_t ram_page_count) {
+  if (pages == MonitorPages{}) return true;
+  for (uint64_t address : {pages.parent_to_child, pages.child_to_parent}) {
+    if (address == 0 || address % kGpadlPageSizeBytes != 0 ||
+        address / kGpadlPageSizeBytes >= ram_page_count) {
+      return false;
+    }
+  }
+  return true;
+}
 
 // States of one channel on the host.  docs/WIRE_FORMAT.md, "Channel states".
 enum class ServerChannelState {
@@ -108,8 +161,10 @@ enum class ConnectionPhase {
 struct OfferInfo {
   ChannelId channel_id{};
   uint32_t connection_id = 0;  // for the guest's signals
+  uint32_t event_flag = 0;     // for signals to the guest
   ServerChannelState state = ServerChannelState::kClosed;
   bool is_offered = false;              // to the guest, on this connection
+  bool is_reserved = false;             // opened as a reserved channel
   uint32_t target_vp = kNoInterruptVp;  // of an active channel
 };
 
@@ -120,6 +175,8 @@ struct ServerLimits {
   size_t gpadls_in_progress_max = 256;
   uint64_t gpadl_pages_max = uint64_t{1} << 20;
   uint32_t ring_pages_max = 8190;  // both rings of a channel together
+  size_t reserved_channels_max = 16;
+  size_t tl_connects_max = 16;  // not answered yet
   // Answers waiting for the guest; see OutgoingMessagesMax.
   size_t outgoing_messages_max = 4096;
 };
@@ -132,6 +189,18 @@ struct ServerConnectionOptions {
   uint32_t max_vp = 0;
   // One past the highest page number of guest RAM.
   uint64_t ram_page_count = 0;
+  // Feature flags to grant when the guest asks for them (from 6.0).  Not in
+  // the default, since they need something of the owner:
+  //  * kFeatureGuestSignalParameters: signals by OfferInfo::connection_id and
+  //    event_flag, which the guest chooses.
+  //  * kFeatureInterruptRedirection: OpenRequest::flags.
+  //  * kFeatureConfidentialChannels: the guest's messages come by a path that
+  //    the untrusted part of the host cannot write to.
+  //  * kFeatureServerMonitorPages: server_monitor_pages.
+  //  * kFeatureGpaPinning: pins what external data names.
+  uint32_t features = kDefaultFeatures;
+  // Pages of the host for a guest that asks for them and has none of its own.
+  MonitorPages server_monitor_pages;
 };
 
 // How many messages can be waiting for the guest, with those that come by
@@ -139,7 +208,9 @@ struct ServerConnectionOptions {
 // less than what can be due at once, so that a full queue always empties as
 // the guest reads.
 constexpr size_t OutgoingMessagesMax(const ServerLimits& limits) {
-  const size_t due_max = 2 * limits.channels_max + limits.gpadls_max + 2;
+  const size_t due_max = 2 * limits.channels_max + limits.gpadls_max +
+                         limits.reserved_channels_max + limits.tl_connects_max +
+                         3;
   return limits.outgoing_messages_max > due_max ? limits.outgoing_messages_max
                                                 : due_max;
 }
@@ -151,6 +222,13 @@ struct ServerCounters {
   uint64_t resets = 0;            // contacts, unloads, disconnects
 };
 
+// The owner's answer to MODIFY_CONNECTION.
+enum class ModifyConnectionAnswer {
+  kAccept,
+  kRefuse,
+  kLater,  // by ModifyConnectionCompleted
+};
+
 // What is told to the owner of a ServerConnection, from inside one of its
 // member functions.  The connection's state is consistent at each call, and
 // the callee may call back, except HandleMessage and Disconnect.
@@ -160,8 +238,8 @@ class ServerEvents {
 
   // A guest has connected.
   virtual void OnConnected(const Contact& contact) = 0;
-  // The guest's connection has ended; all its channels are closed.  Comes also
-  // between two connections.
+  // The guest's connection has ended; all its channels are closed, but for
+  // reserved ones.  Comes also between two connections.
   virtual void OnDisconnected() = 0;
 
   // The guest opens a channel.  `ring` holds both rings, of whole pages, and
@@ -182,6 +260,28 @@ class ServerEvents {
   // The guest tears down a GPADL that this channel's device has pinned.  It is
   // answered when the last pin is released.
   virtual void OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) = 0;
+
+  // The guest moves its monitor pages, or takes them away.  They are pages of
+  // guest RAM; contact() has the new ones once this is accepted.
+  virtual ModifyConnectionAnswer OnModifyConnectionRequested(
+      const MonitorPages& pages) {
+    (void)pages;
+    return ModifyConnectionAnswer::kAccept;
+  }
+
+  // The guest connects to a socket service.  True: it is answered, now or
+  // later, by AddOffer with interface type `service_id`, instance
+  // `endpoint_id` and kOfferTlnpiProvider, or by RefuseTlConnect.  False
+  // refuses.  All requests end with OnDisconnected.
+  virtual bool OnTlConnectRequested(const TlConnectRequest& request) {
+    (void)request;
+    return false;
+  }
+
+  // The guest takes no messages from now on; they wait until it resumes, or
+  // until OnDisconnected.
+  virtual void OnPaused() {}
+  virtual void OnResumed() {}
 };
 
 // The number that the guest signals; it treats it as opaque.

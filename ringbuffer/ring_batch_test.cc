@@ -190,6 +190,25 @@ TEST_F(BatchTest, ABrokenPacketEndsTheBatchBehindTheGoodOnes) {
   EXPECT_EQ(taken, 2);
 }
 
+// bad:R8
+TEST_F(BatchTest, APacketThatEndsBeyondTheIndexEndsTheBatch) {
+  // Of the shape of the one before, and of another.
+  for (const size_t second : {64, 72}) {
+    TestRing ring(4096);
+    RingProducer producer(ring.view());
+    ASSERT_EQ(producer.Write({}, {}, Bytes(64)), WriteResult::kOk);
+    ASSERT_EQ(producer.Write({}, {}, Bytes(second)), WriteResult::kOk);
+    ASSERT_TRUE(producer.Publish());
+    ring.set_word(kWriteIndexOffset, ring.word(kWriteIndexOffset) - 8);
+    RingConsumer consumer(ring.view(), 4096);
+    int taken = 0;
+    EXPECT_EQ(consumer.TakeBatch({}, [&](const PacketView&) { ++taken; }),
+              ReadResult::kCorrupt);
+    EXPECT_EQ(taken, 1);
+    EXPECT_EQ(consumer.fault(), RingFault::kTruncatedPacket);
+  }
+}
+
 TEST_F(BatchTest, ABatchIsWrittenAsFarAsThereIsRoom) {
   const auto packet_at = [this](uint32_t i) {
     return OutgoingPacket{{.transaction_id = i}, {}, payload_};

@@ -103,12 +103,19 @@ def ferry_proto(name, src, deps = [], visibility = None):
       visibility: as usual.
     """
     base = src[:-len(".proto")]
+
+    # Of an embedder's workspace this one is a folder.
+    repository = native.repository_name()[1:]
+    root = "external/" + repository if repository else "."
     native.genrule(
         name = name + "_gen",
         srcs = [src] + [d + "_src" for d in deps],
         outs = [base + ".pb.h", base + ".pb.cc"],
-        cmd = ("/usr/bin/protoc --proto_path=. --cpp_out=$(GENDIR) " +
-               "$(location %s)" % src),
+        cmd = ("/usr/bin/protoc --proto_path={root} " +
+               "--cpp_out=$(GENDIR)/{root} $(location {src})").format(
+            root = root,
+            src = src,
+        ),
     )
     native.filegroup(
         name = name + "_src",
@@ -140,6 +147,24 @@ def ferry_program_test(
         size = size,
         args = args,
         copts = WARNINGS,
+        deps = deps,
+        **kwargs
+    )
+
+def ferry_c_program_test(name, srcs, deps = [], size = "small", **kwargs):
+    """A C11 program as a test: it passes by exiting with 0."""
+    native.cc_test(
+        name = name,
+        srcs = srcs,
+        size = size,
+        copts = [
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Wno-gnu",
+            "-Werror",
+        ],
         deps = deps,
         **kwargs
     )

@@ -5,12 +5,15 @@
     tools/merge_benchmarks.py RESULT.json... > ALL.json
 
 The context is that of the first program; files that are not there are
-programs whose filter matched nothing.
+programs whose filter matched nothing.  If ring benchmarks are among them,
+"rings" has their medians, quartiles and ratios (tools/ring_report.py).
 """
 
 import json
 import pathlib
 import sys
+
+import ring_report
 
 
 def main(paths):
@@ -21,6 +24,9 @@ def main(paths):
         result = json.loads(path.read_text())
         merged["context"] = merged["context"] or result.get("context", {})
         merged["benchmarks"] += result.get("benchmarks", [])
+    rings = ring_report.entries_of(merged["benchmarks"])
+    if rings:
+        merged["rings"] = [entry.to_json() for entry in rings]
     json.dump(merged, sys.stdout, indent=2)
     print()
 

@@ -32,6 +32,9 @@ libreaderwriterqueue-dev  a peer that the ring benchmark measures beside us
 nlohmann-json3-dev        JSON of the command line tools
 libcli11-dev              arguments of the command line tools
 python3                   lint, reports
+cmake                     builds and installs the library for embedders
+make                      cmake runs it
+pkgconf                   pkg-config: how embedders find the library
 "
 
 # To run the checks as well.

@@ -2,10 +2,12 @@
 
 #include "ferrybus/vsc/bus.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/ring_pair.h"
+#include "ferrybus/ringbuffer/wire.h"
 
 namespace ferrybus::vsc {
 
@@ -19,15 +21,37 @@ Bus::Bus(const BusOptions& options, const GuestMemory* memory,
 
 Bus::~Bus() = default;
 
-void Bus::AddDriver(const Guid& interface_type, Driver* driver) {
-  drivers_.push_back({interface_type, driver});
+void Bus::AddDriver(const Guid& interface_type, Driver* driver,
+                    const DriverSettings& settings) {
+  drivers_.push_back({interface_type, driver, settings});
+  for (const auto& [id, offer] : offers_) {
+    if (Find(id) == nullptr) Bind(offer);
+  }
+}
+
+void Bus::RemoveDriver(Driver* driver) {
+  RingChannel* const its = channel(driver);
+  if (its != nullptr) {
+    if (its->life_.is_up()) (void)connection_.Close(its->id());
+    StartClose(*its);
+  }
+  drivers_.erase(std::remove_if(drivers_.begin(), drivers_.end(),
+                                [driver](const Registration& each) {
+                                  return each.driver == driver;
+                                }),
+                 drivers_.end());
+}
+
+RingChannel* Bus::channel(const Driver* driver) const {
+  for (const auto& [id, channel] : channels_) {
+    if (channel->driver_ == driver) return channel.get();
+  }
+  return nullptr;
 }
 
 EndpointCounters Bus::counters(const Driver* driver) const {
-  for (const auto& [id, channel] : channels_) {
-    if (&channel->driver() == driver) return channel->endpoint().counters();
-  }
-  return EndpointCounters();
+  const RingChannel* const its = channel(driver);
+  return its == nullptr ? EndpointCounters() : its->endpoint().counters();
 }
 
 void Bus::Note(const absl::Status& status) {
@@ -53,26 +77,66 @@ void Bus::OnVersion(const ClientVersion& version) {
 
 void Bus::OnOffer(const ClientOffer& offer) {
   if (offer.sub_channel_index != 0) return;
+  offers_[offer.channel_id] = offer;
+  Bind(offer);
+}
+
+// Opens an offer for the first driver that wants it.
+void Bus::Bind(const ClientOffer& offer) {
   for (Registration& each : drivers_) {
-    if (each.is_bound || each.interface_type != offer.interface_type) continue;
-    each.is_bound = true;
-    each.channel = offer.channel_id;
-    auto channel = std::make_unique<RingChannel>(offer.channel_id, each.driver,
-                                                 options_.endpoint, memory_,
-                                                 doorbell_, &ready_);
+    if (each.is_bound || each.interface_type != offer.interface_type ||
+        each.settings.instance.value_or(offer.interface_instance) !=
+            offer.interface_instance) {
+      continue;
+    }
+    std::unique_ptr<RingChannel> channel = MakeChannel(each, offer);
     const absl::Status status = StartOpen(*channel);
     Note(status);
-    if (status.ok()) {
-      channels_[offer.channel_id] = std::move(channel);
-    } else {
-      each.is_bound = false;
-    }
+    if (!status.ok()) return each.driver->OnOpenFailed(status);
+    each.is_bound = true;
+    each.channel = offer.channel_id;
+    channels_[offer.channel_id] = std::move(channel);
     return;
   }
 }
 
+std::unique_ptr<RingChannel> Bus::MakeChannel(const Registration& registration,
+                                              const ClientOffer& offer) {
+  EndpointOptions endpoint = options_.endpoint;
+  if (registration.settings.endpoint.has_value()) {
+    endpoint = *registration.settings.endpoint;
+  }
+  endpoint.is_pipe = (offer.flags & kOfferNamedPipeMode) != 0;
+  const RingChannel::Shared shared = {memory_, doorbell_, &ready_, &connection_,
+                                      &post_started_};
+  return std::make_unique<RingChannel>(offer, registration.driver,
+                                       registration.settings, endpoint, shared);
+}
+
+// Data pages: as asked for, and enough for the greatest packet.
+void Bus::RingSizes(const RingChannel& channel, uint32_t* outgoing_pages,
+                    uint32_t* incoming_pages) const {
+  const DriverSettings& settings = channel.settings_;
+  const EndpointOptions& endpoint = channel.endpoint().options();
+  const uint64_t pages =
+      endpoint.max_external_bytes / 4096 + 2 * endpoint.max_external_ranges;
+  const uint64_t most = ringbuffer::PacketRingBytes(
+      ringbuffer::kDescriptorBytes + 8 + 8 * endpoint.max_external_ranges +
+          8 * pages,
+      endpoint.max_payload_bytes + sizeof(uint64_t));
+  const uint32_t least = static_cast<uint32_t>(most / 4096 + 1);
+  const auto or_default = [this](uint32_t asked) {
+    return asked != 0 ? asked : options_.ring_data_pages;
+  };
+  *outgoing_pages = std::max(or_default(settings.outgoing_ring_pages), least);
+  *incoming_pages = std::max(or_default(settings.incoming_ring_pages), least);
+}
+
 absl::Status Bus::StartOpen(RingChannel& channel) {
-  const uint32_t pages = 2 * (options_.ring_data_pages + 1);
+  uint32_t outgoing;
+  uint32_t incoming;
+  RingSizes(channel, &outgoing, &incoming);
+  const uint32_t pages = outgoing + incoming + 2;  // a control page for each
   absl::StatusOr<PageRun> run = pages_->Allocate(pages);
   if (!run.ok()) return run.status();
   const absl::StatusOr<GpadlId> gpadl = connection_.CreateGpadl(
@@ -81,16 +145,20 @@ absl::Status Bus::StartOpen(RingChannel& channel) {
     pages_->Free(*run);
     return gpadl.status();
   }
-  channel.ring = *run;
-  channel.ring_gpadl = *gpadl;
+  channel.ring_ = *run;
+  channel.downstream_page_ = outgoing + 1;
+  channel.ring_gpadl_ = *gpadl;
   return absl::OkStatus();
 }
 
 void Bus::OnGpadlCreated(ChannelId id, GpadlId gpadl, uint32_t status) {
   RingChannel* const channel = Find(id);
-  if (channel == nullptr || channel->ring_gpadl != gpadl) return;
-  channel->has_gpadl = status == 0;
-  if (channel->is_closing) {
+  if (channel == nullptr) return;
+  if (channel->ring_gpadl_ != gpadl) {
+    return OnDeviceGpadlCreated(*channel, gpadl, status);
+  }
+  channel->has_ring_gpadl_ = status == 0;
+  if (channel->is_closing_) {
     // Taken back before the host had answered.
     if (status == 0) {
       Note(connection_.TeardownGpadl(gpadl));
@@ -99,69 +167,82 @@ void Bus::OnGpadlCreated(ChannelId id, GpadlId gpadl, uint32_t status) {
     }
     return;
   }
-  absl::Status result =
+  const absl::Status result =
       status == 0 ? AttachAndOpen(*channel)
                   : absl::UnavailableError(absl::StrCat(
                         "channel ", static_cast<uint32_t>(id),
                         ": the host refused the ring buffer, status 0x",
                         absl::Hex(status)));
-  if (result.ok()) return;
-  Note(result);
-  if (status == 0) {
-    StartClose(*channel);
-  } else {
-    Forget(id);
+  if (!result.ok()) OpenFailed(*channel, result);
+}
+
+void Bus::OnDeviceGpadlCreated(RingChannel& channel, GpadlId gpadl,
+                               uint32_t status) {
+  const auto found = channel.gpadls_.find(gpadl);
+  if (found == channel.gpadls_.end()) return;
+  const GpadlHandle handle = found->second;
+  if (status != 0) channel.gpadls_.erase(found);
+  if (!channel.is_closing_) {
+    return channel.driver_->OnGpadlCreated(handle, status == 0);
   }
+  if (status == 0) {
+    Note(connection_.TeardownGpadl(gpadl));
+  } else if (!channel.HasGpadls()) {
+    Forget(channel.id());
+  }
+}
+
+void Bus::OpenFailed(RingChannel& channel, const absl::Status& status) {
+  Note(status);
+  Driver* const driver = channel.driver_;
+  StartClose(channel);
+  driver->OnOpenFailed(status);
 }
 
 // The rings are initialised before the host may look at them, which it does at
 // OPEN.
 absl::Status Bus::AttachAndOpen(RingChannel& channel) {
-  const uint32_t downstream = options_.ring_data_pages + 1;
-  absl::StatusOr<RingPair> rings =
-      RingPair::Map(*memory_, channel.ring.page_numbers(), downstream);
+  absl::StatusOr<RingPair> rings = RingPair::Map(
+      *memory_, channel.ring_.page_numbers(), channel.downstream_page_);
   if (!rings.ok()) return rings.status();
-  const absl::Status status = channel.endpoint().Attach(
+  const absl::Status status = channel.endpoint_->Attach(
       *std::move(rings), static_cast<uint32_t>(channel.id()));
   if (!status.ok()) return status;
   OpenParams params;
-  params.ring_gpadl = channel.ring_gpadl;
-  params.downstream_page_offset = downstream;
+  params.ring_gpadl = channel.ring_gpadl_;
+  params.downstream_page_offset = channel.downstream_page_;
+  params.user_data = channel.settings_.open_user_data;
   return connection_.Open(channel.id(), params);
 }
 
 void Bus::OnOpenResult(ChannelId id, uint32_t status) {
   RingChannel* const channel = Find(id);
-  if (channel == nullptr || channel->is_closing) return;
+  if (channel == nullptr || channel->is_closing_) return;
   if (status != 0) {
-    Note(absl::UnavailableError(absl::StrCat(
-        "channel ", static_cast<uint32_t>(id),
-        ": the host refused to open it, status 0x", absl::Hex(status))));
-    StartClose(*channel);
-    return;
+    return OpenFailed(*channel, absl::UnavailableError(absl::StrCat(
+                                    "channel ", static_cast<uint32_t>(id),
+                                    ": the host refused to open it, status 0x",
+                                    absl::Hex(status))));
   }
-  channel->is_open = true;
-  channel->endpoint().Start();
-  channel->driver().OnOpened(*channel);
+  opened_.push_back(id);
 }
 
 // -- Closing
 // -------------------------------------------------------------------
 
 absl::Status Bus::Close(Driver* driver) {
-  for (const auto& [id, channel] : channels_) {
-    if (&channel->driver() != driver || !channel->is_open) continue;
-    const absl::Status status = connection_.Close(id);
-    if (status.ok()) StartClose(*channel);
-    return status;
+  RingChannel* const its = channel(driver);
+  if (its == nullptr || !its->life_.is_up()) {
+    return absl::NotFoundError("the driver has no open channel");
   }
-  return absl::NotFoundError("the driver has no open channel");
+  const absl::Status status = connection_.Close(its->id());
+  if (status.ok()) StartClose(*its);
+  return status;
 }
 
 absl::Status Bus::Unload() {
   for (const auto& [id, channel] : channels_) {
-    if (channel->is_open && !channel->is_closing &&
-        connection_.Close(id).ok()) {
+    if (channel->life_.is_up() && connection_.Close(id).ok()) {
       StartClose(*channel);
     }
   }
@@ -169,32 +250,47 @@ absl::Status Bus::Unload() {
 }
 
 void Bus::StartClose(RingChannel& channel) {
-  if (std::exchange(channel.is_closing, true)) return;
-  channel.endpoint().Detach();
-  if (std::exchange(channel.is_open, false)) channel.driver().OnClosed();
-  // Else it follows in OnGpadlCreated.
-  if (channel.has_gpadl) Note(connection_.TeardownGpadl(channel.ring_gpadl));
+  if (std::exchange(channel.is_closing_, true)) return;
+  channel.life_.Close(ChannelLink::kDisabled);
+  // Those that the host has not confirmed follow when it has.
+  for (const auto& [gpadl, handle] : channel.gpadls_) {
+    (void)connection_.TeardownGpadl(gpadl);
+  }
+  if (channel.has_ring_gpadl_) {
+    Note(connection_.TeardownGpadl(channel.ring_gpadl_));
+  }
 }
 
 void Bus::OnGpadlTorndown(ChannelId id, GpadlId gpadl) {
   RingChannel* const channel = Find(id);
-  if (channel == nullptr || channel->ring_gpadl != gpadl) return;
-  Forget(id);
+  if (channel == nullptr) return;
+  if (channel->ring_gpadl_ == gpadl) {
+    channel->has_ring_gpadl_ = false;
+  } else {
+    const auto found = channel->gpadls_.find(gpadl);
+    if (found == channel->gpadls_.end()) return;
+    const GpadlHandle handle = found->second;
+    channel->gpadls_.erase(found);
+    if (!channel->is_closing_) return channel->driver_->OnGpadlDeleted(handle);
+  }
+  if (channel->is_closing_ && !channel->HasGpadls()) Forget(id);
 }
 
 void Bus::OnRescind(ChannelId id) {
+  offers_.erase(id);
   RingChannel* const channel = Find(id);
   if (channel == nullptr) {
     Note(connection_.ReleaseRelid(id));
     return;
   }
-  channel->is_rescinded = true;
+  channel->is_rescinded_ = true;
   StartClose(*channel);
 }
 
 void Bus::OnUnloaded() {
   // The host has forgotten its numbers already.
-  for (const auto& [id, channel] : channels_) channel->is_rescinded = false;
+  offers_.clear();
+  for (const auto& [id, channel] : channels_) channel->is_rescinded_ = false;
   while (!channels_.empty()) Forget(channels_.begin()->first);
 }
 
@@ -202,21 +298,32 @@ void Bus::OnUnloaded() {
 void Bus::Forget(ChannelId id) {
   const auto found = channels_.find(id);
   if (found == channels_.end()) return;
-  const std::unique_ptr<RingChannel> channel = std::move(found->second);
+  dead_.push_back(std::move(found->second));
+  RingChannel& channel = *dead_.back();
   channels_.erase(found);
-  channel->endpoint().Detach();
-  if (std::exchange(channel->is_open, false)) channel->driver().OnClosed();
-  pages_->Free(channel->ring);
-  if (channel->is_rescinded) Note(connection_.ReleaseRelid(id));
+  channel.life_.Close(ChannelLink::kDisabled);
+  pages_->Free(channel.ring_);
+  if (channel.is_rescinded_) Note(connection_.ReleaseRelid(id));
   for (Registration& each : drivers_) {
     if (each.is_bound && each.channel == id) each.is_bound = false;
   }
+}
+
+// Nobody is inside a channel now, but who waits for an answer.
+void Bus::BuryDead() {
+  dead_.erase(std::remove_if(dead_.begin(), dead_.end(),
+                             [](const std::unique_ptr<RingChannel>& channel) {
+                               return channel->waiters_ == 0;
+                             }),
+              dead_.end());
 }
 
 // -- Polling
 // -------------------------------------------------------------------
 
 bool Bus::Poll() {
+  if (poll_depth_ == 0) BuryDead();
+  ++poll_depth_;
   bool more = false;
   ready_.Take([this, &more](uint32_t channel_id) {
     if (PollChannel(channel_id)) {
@@ -224,16 +331,34 @@ bool Bus::Poll() {
       more = true;
     }
   });
+  RunDue();
+  --poll_depth_;
   return more || ready_.Any();
+}
+
+// Here, where no packet and no message is being handled, drivers may wait.
+void Bus::RunDue() {
+  while (!opened_.empty()) {
+    RingChannel* const opened = Find(opened_.front());
+    opened_.erase(opened_.begin());
+    if (opened == nullptr || opened->is_closing_) continue;
+    (void)opened->life_.Opened();
+    opened->life_.Resume();
+  }
+  while (!post_started_.empty()) {
+    RingChannel* const started = Find(post_started_.front());
+    post_started_.erase(post_started_.begin());
+    if (started != nullptr) (void)started->life_.RunPostStarted();
+  }
 }
 
 bool Bus::PollChannel(uint32_t channel_id) {
   RingChannel* const channel = Find(ChannelId{channel_id});
-  if (channel == nullptr || !channel->is_open) return false;
-  const bool more = channel->endpoint().Poll(options_.poll_budget);
-  if (channel->endpoint().run_state() == EndpointRunState::kFaulted) {
+  if (channel == nullptr || !channel->life_.is_up()) return false;
+  const bool more = channel->endpoint_->Poll(options_.poll_budget);
+  if (channel->endpoint_->run_state() == EndpointRunState::kFaulted) {
     Note(absl::DataLossError(absl::StrCat("channel ", channel_id, ": ",
-                                          channel->endpoint().fault_reason())));
+                                          channel->endpoint_->fault_reason())));
     if (connection_.Close(channel->id()).ok()) StartClose(*channel);
     return false;
   }

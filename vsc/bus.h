@@ -52,9 +52,14 @@ class Bus final : private ClientEvents {
       Doorbell* doorbell);
   ~Bus() override;
 
-  // The first offer of `interface_type` that no other driver has is opened
-  // for `driver`.  Before Connect().
-  void AddDriver(const Guid& interface_type, Driver* driver);
+  // The first offer of `interface_type` that no other driver has, present or
+  // to come, is opened for `driver`; the next one if that is rescinded.
+  void AddDriver(const Guid& interface_type, Driver* driver,
+                 const DriverSettings& settings = DriverSettings());
+  // Closes its channel, if there is one, and offers it nothing more.  The
+  // driver is not called any more when this returns; its ring's memory is free
+  // once channel() gives null.
+  void RemoveDriver(Driver* driver);
 
   // Negotiates a version, asks for offers, opens what drivers want.
   absl::Status Connect() { return connection_.Connect(); }
@@ -72,7 +77,8 @@ class Bus final : private ClientEvents {
 
   // -- What the guest does ---------------------------------------------------
 
-  // Runs the channels that have work.  True: call again soon.
+  // Runs the channels that have work.  True: call again soon.  A driver may
+  // call it, and HandleMessage, where it may block.
   bool Poll();
   bool has_outgoing() const { return connection_.has_outgoing(); }
   absl::Span<const std::byte> outgoing_front() const {
@@ -84,6 +90,8 @@ class Bus final : private ClientEvents {
   void PopOutgoing() { connection_.PopOutgoing(); }
 
   const ClientConnection& connection() const { return connection_; }
+  // A driver's channel, from the offer until its memory is free; else null.
+  RingChannel* channel(const Driver* driver) const;
   // Of a driver's open channel; zeroes when it has none.
   EndpointCounters counters(const Driver* driver) const;
   // The first thing that went wrong while connecting or opening, for people.
@@ -93,6 +101,7 @@ class Bus final : private ClientEvents {
   struct Registration {
     Guid interface_type;
     Driver* driver = nullptr;
+    DriverSettings settings;
     ChannelId channel{};
     bool is_bound = false;
   };
@@ -111,10 +120,20 @@ class Bus final : private ClientEvents {
   void OnUnloaded() override;
 
   RingChannel* Find(ChannelId channel) const;
+  void Bind(const ClientOffer& offer);
+  std::unique_ptr<RingChannel> MakeChannel(const Registration& registration,
+                                           const ClientOffer& offer);
+  void RingSizes(const RingChannel& channel, uint32_t* outgoing_pages,
+                 uint32_t* incoming_pages) const;
   absl::Status StartOpen(RingChannel& channel);
   absl::Status AttachAndOpen(RingChannel& channel);
   void StartClose(RingChannel& channel);
+  void OpenFailed(RingChannel& channel, const absl::Status& status);
+  void OnDeviceGpadlCreated(RingChannel& channel, GpadlId gpadl,
+                            uint32_t status);
   void Forget(ChannelId id);
+  void BuryDead();
+  void RunDue();
   void Note(const absl::Status& status);
   bool PollChannel(uint32_t channel_id);
 
@@ -124,7 +143,13 @@ class Bus final : private ClientEvents {
   Doorbell* const doorbell_;
   ClientConnection connection_;
   std::vector<Registration> drivers_;
+  std::map<ChannelId, ClientOffer> offers_;
   std::map<ChannelId, std::unique_ptr<RingChannel>> channels_;
+  // Ended, but somebody may still be inside.
+  std::vector<std::unique_ptr<RingChannel>> dead_;
+  std::vector<ChannelId> opened_;  // OnOpened is due
+  std::vector<ChannelId> post_started_;
+  int poll_depth_ = 0;
   ReadyChannels ready_;
   absl::Status status_;
 };

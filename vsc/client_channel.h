@@ -30,7 +30,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "ferrybus/channel/gpadl_handle.h"
 #include "ferrybus/channel/incoming_packet.h"
 
 namespace ferrybus::vsc {
@@ -42,14 +44,34 @@ class ClientChannel;
 class Driver {
  public:
   virtual ~Driver() = default;
-  // The channel is open; `channel` stays valid until OnClosed.
+  // The channel is open; `channel` stays valid until OnClosed.  It may call
+  // Bus::Poll() and HandleMessage() to wait for a GPADL.
   virtual void OnOpened(ClientChannel& channel) = 0;
   // The answer to the request sent with `tag`; `reply` is a private copy,
   // valid during the call.
   virtual void OnCompletion(uint64_t tag,
                             absl::Span<const std::byte> reply) = 0;
+  // Packets flow when this returns: after OnOpened, and after each Start().
+  virtual void OnStarted() {}
+  // Packets flow.  Runs outside of any batch and message, so that it may call
+  // Bus::Poll() to wait for an answer.
+  virtual void OnPostStarted() {}
+  // No OnPacket from here on, until OnStarted.
+  virtual void OnSuspend() {}
   // A packet that the server sent on its own.
   virtual void OnPacket(IncomingPacket packet) { packet.Complete(); }
+  // A batch of `count` >= 1 OnPacket calls ended.
+  virtual void ProcessingComplete(size_t count) { (void)count; }
+  // The request sent with `tag` and `wants_sent` is in the ring.
+  virtual void OnSent(uint64_t tag) { (void)tag; }
+  // The offer was found, but its channel could not be opened.
+  virtual void OnOpenFailed(const absl::Status& status) { (void)status; }
+  // The server knows the buffer; or it refused, and the handle is dead.
+  virtual void OnGpadlCreated(GpadlHandle gpadl, bool accepted) {
+    (void)gpadl, (void)accepted;
+  }
+  // The server has let go of it.
+  virtual void OnGpadlDeleted(GpadlHandle gpadl) { (void)gpadl; }
   // No more callbacks follow.  Requests without an answer get none.
   virtual void OnClosed() {}
   // A send that said kFull may succeed now.
@@ -66,10 +88,16 @@ struct Request {
   absl::Span<const std::byte> payload;
   // Not empty: sent as a GPA-direct packet, one range per buffer.
   absl::Span<const GuestBuffer> buffers;
+  // Not empty, instead of buffers: one range of whole pages, in this order.
+  absl::Span<const uint64_t> page_numbers = {};
   // Comes back in OnCompletion; not seen by the server.
   uint64_t tag = 0;
   // False: the server sends no completion and OnCompletion does not run.
   bool wants_completion = true;
+  // On a full ring the request waits in order, instead of kFull.
+  bool may_queue = false;
+  // OnSent(tag) follows when it is in the ring.
+  bool wants_sent = false;
 };
 
 enum class SendResult {
@@ -78,6 +106,7 @@ enum class SendResult {
   kFull,
   kTooLarge,
   kClosed,
+  kNotSupported,  // a pipe has no completions and no external data
 };
 
 class ClientChannel {

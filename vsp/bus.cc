@@ -44,23 +44,42 @@ Bus::Bus(const BusOptions& options, const GuestMemory* memory,
 Bus::~Bus() = default;
 
 absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device) {
+  return Offer(params, device, {.endpoint = options_.endpoint});
+}
+
+absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device,
+                                   const ChannelSettings& settings) {
   const absl::StatusOr<OfferId> offer = connection_->AddOffer(params);
-  if (offer.ok()) AddChannel(*offer, device);
+  if (!offer.ok()) return offer;
+  ChannelSettings its = settings;
+  its.endpoint.is_pipe = (params.flags & kOfferNamedPipeMode) != 0;
+  AddChannel(*offer, device, its);
   return offer;
 }
 
-void Bus::AddChannel(OfferId offer, Device* device) {
+void Bus::AddChannel(OfferId offer, Device* device,
+                     const ChannelSettings& settings) {
   const ChannelId channel_id = connection_->FindOffer(offer)->channel_id;
   auto channel = std::make_unique<ServerChannel>(
-      offer, channel_id, device, options_.endpoint, memory_, doorbell_,
-      static_cast<ServerChannel::Wake*>(this));
+      offer, channel_id, device, settings, memory_,
+      settings.dedicated_doorbell != nullptr ? settings.dedicated_doorbell
+                                             : doorbell_,
+      static_cast<ServerChannel::Host*>(this));
+  if (suspended_) channel->life_.Hold();
   channels_by_id_[static_cast<uint32_t>(channel_id)] = channel.get();
   channels_[offer] = std::move(channel);
 }
 
 absl::Status Bus::Rescind(OfferId offer) {
+  ServerChannel* const its = channel(offer);
+  if (its != nullptr) its->is_rescinding_ = true;
   const absl::Status status = connection_->RescindOffer(offer);
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    if (its != nullptr) its->is_rescinding_ = false;
+    return status;
+  }
+  // Else it was, or will be, closed.
+  if (!its->life_.is_up()) its->life_.Close(ChannelLink::kDisabled);
   rescinding_.push_back(offer);
   WakeUp();
   return status;
@@ -69,13 +88,13 @@ absl::Status Bus::Rescind(OfferId offer) {
 // Channels of rescinded offers end here: never within an event of their own.
 void Bus::DropRescinded() {
   const auto is_gone = [this](OfferId offer) {
-    ServerChannel* const channel = Find(offer);
+    ServerChannel* const its = channel(offer);
     const std::optional<OfferInfo> info = connection_->FindOffer(offer);
     if (info.has_value() && IsActive(info->state)) return false;
     const auto by_id =
-        channels_by_id_.find(static_cast<uint32_t>(channel->channel_id_));
+        channels_by_id_.find(static_cast<uint32_t>(its->channel_id_));
     // The number may be another offer's by now.
-    if (by_id != channels_by_id_.end() && by_id->second == channel) {
+    if (by_id != channels_by_id_.end() && by_id->second == its) {
       channels_by_id_.erase(by_id);
     }
     channels_.erase(offer);
@@ -100,46 +119,14 @@ void Bus::OnDisconnected() {}
 
 void Bus::OnOpenRequested(OfferId offer, const OpenRequest& request,
                           const GpadlView& ring) {
-  ServerChannel* const channel = Find(offer);
-  const absl::Status opened = channel == nullptr
+  ServerChannel* const its = channel(offer);
+  const absl::Status opened = its == nullptr
                                   ? absl::NotFoundError("no such offer")
-                                  : OpenChannel(*channel, request, ring);
+                                  : OpenChannel(*its, request, ring);
   (void)connection_->OpenCompleted(offer,
                                    opened.ok() ? 0 : kStatusUnsuccessful);
-  // The device may have closed the channel from inside OnOpened.
-  if (!opened.ok() || !channel->is_up_) return;
-  if (!suspended_) StartDevice(*channel);
-}
-
-void Bus::StartDevice(ServerChannel& channel) {
-  if (!std::exchange(channel.is_started_, true)) channel.device_->OnStarted();
-  channel.endpoint_->Thaw();
-  channel.endpoint_->Start();
-  Reissue(channel);
-}
-
-// Not before the restore is final: until then the old owner may go on, and
-// what a device begins cannot be taken back.
-void Bus::Reissue(ServerChannel& channel) {
-  if (channel.reissue_.empty()) return;
-  std::vector<IncomingPacket> packets = std::exchange(channel.reissue_, {});
-  const ServerChannel::BatchScope batch(channel);
-  for (IncomingPacket& packet : packets) {
-    channel.device_->ProcessPacket(std::move(packet));
-  }
-  channel.device_->ProcessingComplete(packets.size());
-}
-
-void Bus::StopDevice(ServerChannel& channel) {
-  if (std::exchange(channel.is_started_, false)) channel.device_->OnSuspend();
-}
-
-// The channel is no longer there for its device.
-void Bus::TakeDown(ServerChannel& channel) {
-  if (channel.is_up_) StopDevice(channel);
-  channel.endpoint_->Detach();
-  channel.reissue_.clear();
-  if (std::exchange(channel.is_up_, false)) channel.device_->OnClosed();
+  // Nothing if the device has closed the channel from inside OnOpened.
+  if (opened.ok()) its->life_.Resume();
 }
 
 absl::Status Bus::OpenChannel(ServerChannel& channel,
@@ -148,28 +135,24 @@ absl::Status Bus::OpenChannel(ServerChannel& channel,
   absl::StatusOr<RingPair> rings =
       RingPair::Map(*memory_, ring.pages, request.downstream_page_offset);
   if (!rings.ok()) return rings.status();
-  absl::Status status = channel.endpoint_->Attach(
+  const absl::Status status = channel.life_.Attach(
       *std::move(rings), static_cast<uint32_t>(channel.channel_id_));
   if (!status.ok()) return status;
   channel.fault_reported_ = false;
-  status = channel.device_->OnOpened(channel, request.user_data);
-  if (status.ok()) {
-    channel.is_up_ = true;
-  } else {
-    channel.endpoint_->Detach();
-  }
-  return status;
+  channel.open_user_data_ = request.user_data;
+  return channel.life_.Opened();
 }
 
 void Bus::OnCloseRequested(OfferId offer) {
-  ServerChannel* const channel = Find(offer);
-  if (channel == nullptr) {
+  ServerChannel* const its = channel(offer);
+  if (its == nullptr) {
     (void)connection_->CloseCompleted(offer);
     return;
   }
-  TakeDown(*channel);
-  channel->closing_ = true;
-  FinishClose(*channel);
+  its->life_.Close(its->is_rescinding_ ? ChannelLink::kDisabled
+                                       : ChannelLink::kClosed);
+  its->closing_ = true;
+  FinishClose(*its);
 }
 
 // The guest takes its memory back when it hears that the channel is closed, so
@@ -198,6 +181,20 @@ void Bus::OnChannelWork(ServerChannel& channel) {
   WakeUp();
 }
 
+void Bus::OnChannelStarted(ServerChannel& channel) {
+  post_started_.push_back(channel.offer_);
+  WakeUp();
+}
+
+absl::StatusOr<GpadlView> Bus::AcquireGpadl(ServerChannel& channel,
+                                            GpadlId gpadl) {
+  return connection_->AcquireGpadl(channel.offer_, gpadl);
+}
+
+void Bus::ReleaseGpadl(ServerChannel& channel, GpadlId gpadl) {
+  (void)connection_->ReleaseGpadl(channel.offer_, gpadl);
+}
+
 void Bus::WakeUp() {
   const uint64_t one = 1;
   // A full counter is as good as a write.
@@ -208,7 +205,9 @@ bool Bus::Poll() {
   uint64_t count;
   (void)!read(wake_.get(), &count, sizeof(count));
   if (frozen_) return false;
-  if (!rescinding_.empty()) DropRescinded();
+  // A device that polls is still inside its channel.
+  if (poll_depth_ == 0 && !rescinding_.empty()) DropRescinded();
+  ++poll_depth_;
   bool more = false;
   ready_.Take([this, &more](uint32_t channel_id) {
     if (PollChannel(channel_id)) {
@@ -216,7 +215,18 @@ bool Bus::Poll() {
       more = true;
     }
   });
+  RunPostStarted();
+  --poll_depth_;
   return more;
+}
+
+// Here, where no packet and no message is being handled, devices may wait.
+void Bus::RunPostStarted() {
+  while (!post_started_.empty() && !frozen_) {
+    ServerChannel* const started = channel(post_started_.front());
+    post_started_.erase(post_started_.begin());
+    if (started != nullptr) (void)started->life_.RunPostStarted();
+  }
 }
 
 bool Bus::PollChannel(uint32_t channel_id) {
@@ -240,11 +250,7 @@ bool Bus::PollChannel(uint32_t channel_id) {
 
 void Bus::Suspend() {
   suspended_ = true;
-  for (const auto& [offer, channel] : channels_) {
-    if (channel->endpoint_->run_state() != EndpointRunState::kActive) continue;
-    channel->endpoint_->Suspend();
-    StopDevice(*channel);
-  }
+  for (const auto& [offer, channel] : channels_) channel->life_.Hold();
 }
 
 bool Bus::IsQuiescent() const {
@@ -253,7 +259,7 @@ bool Bus::IsQuiescent() const {
         channel->closing_ ||
         (IsOpen(*channel) &&
          channel->device_->incoming_policy() == IncomingPolicy::kDrain);
-    if (drains && channel->endpoint_->outstanding() != 0) return false;
+    if (drains && channel->endpoint_->held() != 0) return false;
   }
   return true;
 }
@@ -273,11 +279,8 @@ void Bus::Thaw() {
   frozen_ = false;
   suspended_ = false;
   for (const auto& [offer, channel] : channels_) {
-    if (channel->endpoint_->run_state() != EndpointRunState::kFrozen &&
-        channel->endpoint_->run_state() != EndpointRunState::kSuspended) {
-      continue;
-    }
-    StartDevice(*channel);
+    channel->life_.Release();
+    if (!channel->life_.is_up()) continue;
     ready_.Set(static_cast<uint32_t>(channel->channel_id_));
   }
   // Also without a channel: messages may wait for the guest.
@@ -286,13 +289,17 @@ void Bus::Thaw() {
 
 void Bus::Start() {
   connection_->FinishRestore();
+  for (const auto& [offer, channel] : channels_) {
+    // Its owner did not restore it: the guest opens it anew.
+    if (IsOpen(*channel) && !channel->life_.is_up()) (void)Rescind(offer);
+  }
   Thaw();
   // A signal sent while nobody served may be lost, in either direction; one
   // too many is allowed.
   for (const auto& [offer, channel] : channels_) {
     switch (channel->endpoint_->run_state()) {
       case EndpointRunState::kActive:
-        doorbell_->Ring(static_cast<uint32_t>(channel->channel_id_));
+        channel->doorbell_->Ring(static_cast<uint32_t>(channel->channel_id_));
         break;
       case EndpointRunState::kFaulted:  // is reported at the next Poll()
         ready_.Set(static_cast<uint32_t>(channel->channel_id_));
@@ -305,12 +312,10 @@ void Bus::Start() {
 
 // -- Looking -----------------------------------------------------------------
 
-ServerChannel* Bus::Find(OfferId offer) const {
+ServerChannel* Bus::channel(OfferId offer) const {
   const auto found = channels_.find(offer);
   return found == channels_.end() ? nullptr : found->second.get();
 }
-
-const ServerChannel* Bus::channel(OfferId offer) const { return Find(offer); }
 
 InFlightCount Bus::in_flight() const {
   InFlightCount count;

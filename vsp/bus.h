@@ -37,12 +37,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ferrybus/channel/doorbell.h"
+#include "ferrybus/channel/endpoint_persist.h"
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/ready_channels.h"
 #include "ferrybus/channel/server_connection.h"
@@ -76,6 +78,8 @@ class BusObserver {
 struct DeviceOffer {
   OfferParams params;
   Device* device = nullptr;
+  // Without: BusOptions::endpoint, active.
+  std::optional<ChannelSettings> settings = std::nullopt;
 };
 
 // What is in flight, over all channels.
@@ -85,7 +89,7 @@ struct InFlightCount {
   uint64_t queued = 0;    // waiting for room
 };
 
-class Bus final : private ServerEvents, private ServerChannel::Wake {
+class Bus final : private ServerEvents, private ServerChannel::Host {
  public:
   Bus(const BusOptions& options, const GuestMemory* memory, Doorbell* doorbell,
       BusObserver* observer = nullptr);
@@ -93,6 +97,9 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
 
   // Offers a channel; errors as ServerConnection::AddOffer.
   absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device);
+  // With settings of its own instead of BusOptions::endpoint.
+  absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device,
+                                const ChannelSettings& settings);
   // Takes an offer back; the device is closed first if it is open.  It is not
   // called any more, and may end, once channel() gives null.
   absl::Status Rescind(OfferId offer);
@@ -111,7 +118,9 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
 
   // -- What the host does ----------------------------------------------------
 
-  // Runs the channels that have work.  True: call again soon.
+  // Runs the channels that have work.  True: call again soon.  A device may
+  // call it where it may block; it then serves the other channels, and this
+  // one's completions.
   bool Poll();
   // Becomes readable when another thread has left work for Poll().
   int wake_fd() const { return wake_.get(); }
@@ -148,6 +157,19 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
       absl::Span<const std::byte> saved, const BusOptions& options,
       const GuestMemory* memory, Doorbell* doorbell,
       absl::Span<const DeviceOffer> devices, BusObserver* observer = nullptr);
+  // The same piece by piece, for owners that come one after the other: the
+  // connection alone; then Offer() claims what was saved, RestoreChannel()
+  // puts each open channel's packets back, and Start() begins.  An open channel
+  // that is not restored by then is rescinded.
+  std::string SaveConnection() const;
+  static absl::StatusOr<std::unique_ptr<Bus>> RestoreConnection(
+      absl::Span<const std::byte> saved, const BusOptions& options,
+      const GuestMemory* memory, Doorbell* doorbell,
+      BusObserver* observer = nullptr);
+  // All or nothing.  FailedPrecondition: the channel was not open, or is
+  // restored already.
+  absl::Status RestoreChannel(OfferId offer, const ChannelSnapshot& snapshot);
+
   // Begins to serve: what was held back is sent, each open channel is
   // signalled once and polled once, since a signal may have been lost.
   void Start();
@@ -157,7 +179,7 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   const ServerConnection& connection() const { return *connection_; }
   InFlightCount in_flight() const;
   // Null when there is none.
-  const ServerChannel* channel(OfferId offer) const;
+  ServerChannel* channel(OfferId offer) const;
 
  private:
   struct RestorePlan;
@@ -171,18 +193,19 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   bool OnModifyRequested(OfferId offer, uint32_t target_vp) override;
   void OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) override;
 
-  // ServerChannel::Wake.
+  // ServerChannel::Host.
   void OnChannelWork(ServerChannel& channel) override;
+  void OnChannelStarted(ServerChannel& channel) override;
+  absl::StatusOr<GpadlView> AcquireGpadl(ServerChannel& channel,
+                                         GpadlId gpadl) override;
+  void ReleaseGpadl(ServerChannel& channel, GpadlId gpadl) override;
 
-  ServerChannel* Find(OfferId offer) const;
-  void AddChannel(OfferId offer, Device* device);
+  void AddChannel(OfferId offer, Device* device,
+                  const ChannelSettings& settings);
   absl::Status OpenChannel(ServerChannel& channel, const OpenRequest& request,
                            const GpadlView& ring);
   bool PollChannel(uint32_t channel_id);
-  void StartDevice(ServerChannel& channel);
-  void StopDevice(ServerChannel& channel);
-  void Reissue(ServerChannel& channel);
-  void TakeDown(ServerChannel& channel);
+  void RunPostStarted();
   void FinishClose(ServerChannel& channel);
   void DropRescinded();
   void WakeUp();
@@ -194,7 +217,8 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
       absl::Span<const std::byte> saved, const BusOptions& options,
       absl::Span<const DeviceOffer> devices);
   absl::Status RestoreChannels(const RestorePlan& plan);
-  absl::Status RestoreChannel(ServerChannel& channel, const RestorePlan& plan);
+  absl::Status RestoreSnapshot(ServerChannel& channel,
+                               const ChannelSnapshot& snapshot);
 
   BusOptions options_;
   const GuestMemory* const memory_;
@@ -205,6 +229,8 @@ class Bus final : private ServerEvents, private ServerChannel::Wake {
   std::map<OfferId, std::unique_ptr<ServerChannel>> channels_;
   std::map<uint32_t, ServerChannel*> channels_by_id_;
   std::vector<OfferId> rescinding_;
+  std::vector<OfferId> post_started_;  // OnPostStarted is due
+  int poll_depth_ = 0;
   ReadyChannels ready_;
   bool suspended_ = false;
   bool frozen_ = false;

@@ -72,9 +72,6 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   Device& device = *channel.device_;
   const auto save_blob = [&](const PacketInfo* packet,
                              uint64_t tag) -> absl::StatusOr<std::string> {
-    if (packet != nullptr && channel.WaitsForReissue(*packet)) {
-      return std::string();  // the device has not seen it yet
-    }
     return savestate::NegotiateSize(
         {.dialect = savestate::SizingDialect::kKmcl},
         packet != nullptr ? "incoming packet" : "awaiting packet",
@@ -87,6 +84,12 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   absl::StatusOr<EndpointState> endpoint = channel.endpoint_->Save(save_blob);
   if (!endpoint.ok()) return endpoint.status();
   snapshot.endpoint = *std::move(endpoint);
+  if (device.incoming_policy() == IncomingPolicy::kReissue) {
+    // Given to the device or not is the same to the next owner.
+    for (EndpointState::Incoming& packet : snapshot.endpoint.incoming) {
+      packet.is_waiting = false;
+    }
+  }
   absl::StatusOr<std::string> state = device.SaveDevice();
   if (!state.ok()) return state.status();
   snapshot.device_state = *std::move(state);
@@ -139,19 +142,22 @@ absl::StatusOr<Bus::RestorePlan> Bus::PlanRestore(
           absl::StrCat(where, " is missing, but the channel is open"));
     }
     ++used;
-    bool has_device = false;
+    const DeviceOffer* its = nullptr;
     for (const DeviceOffer& device : devices) {
-      has_device |= device.params.HasIdentityOf(offer.params);
+      if (device.params.HasIdentityOf(offer.params)) its = &device;
     }
-    if (!has_device) {
+    if (its == nullptr) {
       return absl::FailedPreconditionError(absl::StrCat(
           where, " is open on device ", offer.params.interface_type.ToString(),
           " instance ", offer.params.interface_instance.ToString(),
           ", which is not among the ", devices.size(),
           " devices given to Restore"));
     }
-    absl::StatusOr<ChannelSnapshot> snapshot =
-        ParseChannelSnapshot(body->body, options.endpoint, where);
+    absl::StatusOr<ChannelSnapshot> snapshot = ParseChannelSnapshot(
+        body->body,
+        its->settings.has_value() ? its->settings->endpoint.limits
+                                  : options.endpoint,
+        where);
     if (!snapshot.ok()) return snapshot.status();
     plan.channels.emplace(offer.id, *std::move(snapshot));
   }
@@ -180,31 +186,81 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
   const absl::Status status = bus->RestoreChannels(*plan);
   if (status.ok()) return bus;
   // Devices let go of what they were given.
-  for (const auto& [offer, channel] : bus->channels_) bus->TakeDown(*channel);
+  for (const auto& [offer, channel] : bus->channels_) {
+    channel->life_.Close(ChannelLink::kClosed);
+  }
   return status;
 }
 
 absl::Status Bus::RestoreChannels(const RestorePlan& plan) {
   for (const DeviceOffer& device : plan.devices) {
-    const absl::StatusOr<OfferId> offer = Offer(device.params, device.device);
+    const absl::StatusOr<OfferId> offer =
+        device.settings.has_value()
+            ? Offer(device.params, device.device, *device.settings)
+            : Offer(device.params, device.device);
     if (!offer.ok()) return offer.status();
   }
   for (const auto& [offer, snapshot] : plan.channels) {
-    ServerChannel* const channel = Find(offer);
-    if (channel == nullptr) {
+    ServerChannel* const its = channel(offer);
+    if (its == nullptr) {
       return absl::FailedPreconditionError(
           absl::StrCat("the device of saved channel offer ",
                        static_cast<uint32_t>(offer), " got another offer"));
     }
-    const absl::Status status = RestoreChannel(*channel, plan);
+    const absl::Status status = RestoreSnapshot(*its, snapshot);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-absl::Status Bus::RestoreChannel(ServerChannel& channel,
-                                 const RestorePlan& plan) {
-  const ChannelSnapshot& snapshot = plan.channels.at(channel.offer_);
+// -- Piece by piece ----------------------------------------------------------
+
+std::string Bus::SaveConnection() const {
+  savestate::FrameWriter writer("ferrybus vsp::Bus");
+  writer.AddSection(kConnectionSection, 0, kConnectionVersion,
+                    savestate::SectionKind::kRequired,
+                    SaveServerConnection(*connection_));
+  return *writer.Finish();
+}
+
+absl::StatusOr<std::unique_ptr<Bus>> Bus::RestoreConnection(
+    absl::Span<const std::byte> saved, const BusOptions& options,
+    const GuestMemory* memory, Doorbell* doorbell, BusObserver* observer) {
+  const absl::StatusOr<savestate::Frame> frame = savestate::Frame::Parse(saved);
+  if (!frame.ok()) return frame.status();
+  const savestate::KnownSection known[] = {
+      {kConnectionSection, kConnectionVersion}};
+  const auto skipped = savestate::CheckKnownSections(*frame, known);
+  if (!skipped.ok()) return skipped.status();
+  const savestate::Section* const section = frame->Find(kConnectionSection);
+  if (section == nullptr) {
+    return absl::InvalidArgumentError(
+        "the saved state has no section \"connection\"");
+  }
+  auto bus = std::make_unique<Bus>(options, memory, doorbell, observer);
+  absl::StatusOr<CheckedServerConnection> connection =
+      ParseServerConnection(section->body, bus->options_.connection);
+  if (!connection.ok()) return connection.status();
+  bus->frozen_ = true;
+  bus->connection_ = ServerConnection::Restore(
+      *std::move(connection), bus->options_.connection, bus.get());
+  return bus;
+}
+
+absl::Status Bus::RestoreChannel(OfferId offer,
+                                 const ChannelSnapshot& snapshot) {
+  ServerChannel* const its = channel(offer);
+  if (its == nullptr || !IsOpen(*its) || its->life_.is_up()) {
+    return absl::FailedPreconditionError(
+        "the channel was not open when it was saved, or is restored already");
+  }
+  const absl::Status status = RestoreSnapshot(*its, snapshot);
+  if (!status.ok()) its->life_.Close(ChannelLink::kClosed);
+  return status;
+}
+
+absl::Status Bus::RestoreSnapshot(ServerChannel& channel,
+                                  const ChannelSnapshot& snapshot) {
   const absl::StatusOr<GpadlView> ring = connection_->RingGpadl(channel.offer_);
   const OpenRequest* const request = connection_->open_request(channel.offer_);
   if (!ring.ok() || request == nullptr) {
@@ -216,8 +272,9 @@ absl::Status Bus::RestoreChannel(ServerChannel& channel,
   absl::Status status =
       channel.device_->OnRestored(channel, AsBytes(snapshot.device_state));
   if (!status.ok()) return status;
-  channel.is_up_ = true;
+  channel.life_.Restored();
   for (const EndpointState::Awaiting& packet : snapshot.endpoint.awaiting) {
+    if (packet.is_cancelled) continue;
     status = channel.device_->RestoreAwaiting(packet.tag, AsBytes(packet.blob));
     if (!status.ok()) return status;
   }
@@ -227,7 +284,7 @@ absl::Status Bus::RestoreChannel(ServerChannel& channel,
       [&channel](IncomingPacket packet, absl::Span<const std::byte> blob) {
         if (channel.device_->incoming_policy() == IncomingPolicy::kReissue &&
             blob.empty()) {
-          channel.reissue_.push_back(std::move(packet));
+          packet.Defer();  // given again when the channel starts
           return absl::OkStatus();
         }
         return channel.device_->RestorePacket(std::move(packet), blob);

@@ -101,6 +101,34 @@ TEST_F(BusTest, SuspendAndThawPairUp) {
   EXPECT_EQ(device_.TakeLog(), (Log{"suspend", "closed"}));
 }
 
+// doc:KC24
+TEST_F(BusTest, AChannelMayHaveASignalOfItsOwn) {
+  testing::CountingDoorbell own;
+  LoggingDevice device;
+  ChannelSettings settings;
+  settings.dedicated_doorbell = &own;
+  ASSERT_TRUE(bus_->Offer(TestParams(9), &device, settings).ok());
+  guest_.Connect(*bus_);
+  constexpr uint32_t id = 3;
+  TestGuest::Channel& shared = guest_.Open(*bus_, 1);
+  TestGuest::Channel& dedicated = guest_.Open(*bus_, id);
+  const uint64_t before = guest_.doorbell.rings;
+  guest_.Request(dedicated, 1);
+  guest_.Pump(*bus_);
+  device.AnswerAll();
+  guest_.Pump(*bus_);
+  EXPECT_EQ(guest_.answers(dedicated), 1u);
+  EXPECT_EQ(own.rings, 1u);
+  EXPECT_EQ(own.last_channel, id);
+  EXPECT_EQ(guest_.doorbell.rings, before);
+  guest_.Request(shared, 1);
+  guest_.Pump(*bus_);
+  device_.AnswerAll();
+  guest_.Pump(*bus_);
+  EXPECT_EQ(guest_.doorbell.rings, before + 1);
+  bus_.reset();
+}
+
 // doc:ST13
 TEST_F(BusTest, ADeviceMayRefuseToOpen) {
   guest_.Connect(*bus_);

@@ -12,10 +12,10 @@
 // bus method named), never two at once for one channel.  Packets may be
 // completed from any thread.
 //
-// Order per channel: OnOpened, OnStarted, ProcessPacket*, OnSuspend,
-// OnClosed.  After a restore OnRestored replaces OnOpened, then RestorePacket
-// once for each saved packet in its saved order, then, when the restore is
-// final, OnStarted.
+// Order per channel: OnOpened, (OnStarted, ProcessPacket*, OnSuspend)*,
+// OnClosed; OnPostStarted after OnStarted, packets may come before it.  After a
+// restore OnRestored replaces OnOpened, then RestorePacket once for each saved
+// packet in its saved order, then, when the restore is final, OnStarted.
 //
 // Trust: payloads were copied out of shared memory and can no longer change;
 // guest buffers can.
@@ -70,20 +70,28 @@ class Device {
     (void)channel, (void)user_data;
     return absl::OkStatus();
   }
-  // Packets flow from here on.
+  // Packets flow when this returns; what is sent here goes out then.
   virtual void OnStarted() {}
+  // Packets flow.  Runs outside of any batch and message, so that it may call
+  // Bus::Poll() to wait for an answer.
+  virtual void OnPostStarted() {}
   // No ProcessPacket from here on; completions still reach the peer.
   virtual void OnSuspend() {}
   // The peer closed the channel.  Handles still held are dead (Complete()
   // returns kGone) and must be ended: the peer's teardown waits for that, so
-  // that no I/O touches memory the guest took back.
+  // that no I/O touches memory the guest took back.  Mapped GPADLs end when
+  // this returns.
   virtual void OnClosed() {}
 
+  // With packet.may_block() it may call Bus::Poll() to wait for an answer;
+  // no other packet of the channel comes meanwhile.
   virtual void ProcessPacket(IncomingPacket packet) = 0;
   // The guest completed a packet sent with ServerChannel::Send and `tag`.
   virtual void OnCompletion(uint64_t tag, absl::Span<const std::byte> reply) {
     (void)tag, (void)reply;
   }
+  // The packet sent with `tag` and `wants_sent` is in the ring.
+  virtual void OnSent(uint64_t tag) { (void)tag; }
   // A batch of `count` >= 1 packets ended: the place to submit work at once.
   virtual void ProcessingComplete(size_t count) { (void)count; }
 

@@ -12,6 +12,7 @@ LAYERS = {
     "channel": {"channel", "savestate", "ringbuffer"},
     "vsp": {"vsp", "channel", "savestate", "ringbuffer"},
     "vsc": {"vsc", "channel", "savestate", "ringbuffer"},
+    "kmcl": {"kmcl", "vsp", "vsc", "channel", "savestate", "ringbuffer"},
 }
 
 # The ring library has no lock, no clock, no log and no protobuf.

@@ -11,7 +11,8 @@ import re
 SKIPPED_FOLDERS = {".git", "out", "__pycache__", ".vscode", ".idea", ".cache"}
 # Bytes in there are inputs and references, not text that people edit.
 DATA_FOLDERS = {"corpus", "testdata", "golden"}
-PRODUCTION_FOLDERS = ("ringbuffer", "savestate", "channel", "vsp", "vsc")
+PRODUCTION_FOLDERS = ("ringbuffer", "savestate", "channel", "vsp", "vsc",
+                      "kmcl")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -162,6 +162,7 @@ StorageStart StorageClient::Start(Entry& entry) {
     case SendResult::kFull:
       waiting_.push_back(index);
       return StorageStart::kOk;
+    case SendResult::kNotSupported:
     case SendResult::kTooLarge:
       Release(entry);
       return StorageStart::kInvalid;

@@ -88,6 +88,7 @@ void StorageClient::SendStep() {
       return;
     case SendResult::kFull:
       return;  // OnRoom() tries again
+    case SendResult::kNotSupported:
     case SendResult::kTooLarge:
       Fail(absl::InternalError(
           "storage client: the channel's ring is too small for 64 bytes"));
