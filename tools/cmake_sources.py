@@ -31,7 +31,8 @@ PUBLIC = "//visibility:public"
 
 # Rules that make nothing which is installed.
 OTHER_RULES = ("alias", "cc_binary", "cc_library", "cc_test", "config_setting",
-               "exports_files", "ferry_binary", "ferry_fuzz",
+               "exports_files", "ferry_binary", "ferry_c_program_test",
+               "ferry_fuzz",
                "ferry_program_test", "ferry_test", "filegroup", "genrule",
                "library_files", "licenses", "sh_binary", "sh_test",
                "test_suite")

@@ -4,6 +4,7 @@
 Threads on near cores only.  Text stays text, so that the files are small.
 """
 
+import io
 import re
 
 import matplotlib
@@ -65,8 +66,12 @@ def finish(figure, axes, path, sizes):
         size_label if sizes else ticker.StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    text = io.StringIO()
+    figure.savefig(text, format="svg", bbox_inches="tight",
+                   metadata={"Date": None})
     pyplot.close(figure)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def rate_plot(path, entries, title, x_label, sizes=True):

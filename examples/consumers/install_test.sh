@@ -47,6 +47,7 @@ expect "answer: hello, channel!!" "$TEST_TMPDIR/cmake/channel"
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
 "$consumers/pkgconfig/build.sh" "$TEST_TMPDIR"
 expect "5 packets, 5 completions" "$TEST_TMPDIR/messages"
+expect "answer of 8 bytes: question" "$TEST_TMPDIR/question"
 
 # Each installed header finds what it includes.
 (cd "$prefix/include" && find ferrybus -name '*.h' -printf '#include "%p"\n') \
