@@ -268,7 +268,8 @@ void PacketEndpoint::SetQuota(uint32_t quota) {
 
 bool PacketEndpoint::TakePacket(const PacketView& view) {
   bool is_next = false;
-  Slot* const slot = AcquireSlot(&is_next);
+  Slot* const slot =
+      AcquireSlot(view.extension.size() + view.payload.size(), &is_next);
   if (slot == nullptr) return false;
   FillSlot(*slot, view);
   const std::string_view unsound = Unsound(*slot);
@@ -312,10 +313,12 @@ std::string_view PacketEndpoint::Unsound(Slot& slot) const {
 
 // A slot for one more packet; null when the endpoint stopped meanwhile.
 // `is_next`: it can be handed out at once.
-PacketEndpoint::Slot* PacketEndpoint::AcquireSlot(bool* is_next) {
+PacketEndpoint::Slot* PacketEndpoint::AcquireSlot(uint32_t bytes,
+                                                  bool* is_next) {
   absl::MutexLock lock(&mu_);
   if (!flows()) return nullptr;
   ++counters_.packets_received;
+  counters_.bytes_received += bytes;
   if (quota_left_ > 0) --quota_left_;
   *is_next = waiting_.empty() && !delivering_ && !options_.wants_blocking;
   return AcquireSlotLocked();
@@ -368,6 +371,7 @@ bool PacketEndpoint::TakeCompletion(const PacketView& view) {
   uint64_t tag = 0;
   {
     absl::MutexLock lock(&mu_);
+    counters_.bytes_received += completion_bytes_.size();
     const Transaction* const found = FreeTransactionLocked(view.transaction_id);
     if (found == nullptr) {
       // Stray answers are tolerated up to a number: a peer may have been
@@ -393,41 +397,6 @@ bool PacketEndpoint::TakeCompletion(const PacketView& view) {
   }
   events_->OnCompletion(tag, completion_bytes_);
   return true;
-}
-
-EndpointRunState PacketEndpoint::run_state() const {
-  absl::MutexLock lock(&mu_);
-  return state_;
-}
-
-uint32_t PacketEndpoint::outstanding() const {
-  absl::MutexLock lock(&mu_);
-  return outstanding_;
-}
-
-uint32_t PacketEndpoint::held() const {
-  absl::MutexLock lock(&mu_);
-  return outstanding_ - static_cast<uint32_t>(waiting_.size());
-}
-
-uint32_t PacketEndpoint::awaiting() const {
-  absl::MutexLock lock(&mu_);
-  return awaiting_;
-}
-
-uint32_t PacketEndpoint::queued() const {
-  absl::MutexLock lock(&mu_);
-  return queue_.size();
-}
-
-EndpointCounters PacketEndpoint::counters() const {
-  absl::MutexLock lock(&mu_);
-  return counters_;
-}
-
-std::string PacketEndpoint::fault_reason() const {
-  absl::MutexLock lock(&mu_);
-  return fault_reason_;
 }
 
 }  // namespace ferrybus

@@ -65,6 +65,7 @@
 #include "absl/types/span.h"
 #include "ferrybus/channel/doorbell.h"
 #include "ferrybus/channel/endpoint_state.h"
+#include "ferrybus/channel/endpoint_view.h"
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/guest_pins.h"
 #include "ferrybus/channel/incoming_packet.h"
@@ -95,14 +96,6 @@ class EndpointEvents {
 };
 
 enum class EndpointSide { kHost, kGuest };
-
-enum class EndpointRunState {
-  kDetached,
-  kSuspended,
-  kActive,
-  kFrozen,
-  kFaulted,
-};
 
 struct EndpointOptions {
   EndpointOptions() = default;
@@ -164,15 +157,6 @@ enum class [[nodiscard]] SendStatus : uint8_t{
     // A pipe has no completions and no external data, a host sends no
     // external data.
     kNotSupported,
-};
-
-// Monotonic counts since Attach.
-struct EndpointCounters {
-  uint64_t packets_received = 0;
-  uint64_t packets_sent = 0;
-  uint64_t completions_received = 0;
-  uint64_t completions_unmatched = 0;
-  uint64_t doorbells_rung = 0;
 };
 
 class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
@@ -279,6 +263,9 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   uint32_t awaiting() const;
   uint32_t queued() const;
   EndpointCounters counters() const;
+  EndpointLoad load() const;
+  // At most `packets_max` of each kind of packet.  The polling thread's.
+  EndpointView View(size_t packets_max) const;
   // Why the endpoint is kFaulted; empty otherwise.
   std::string fault_reason() const;
   uint32_t channel_id() const { return channel_id_; }
@@ -340,7 +327,7 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   bool TakePacket(const ringbuffer::PacketView& view);
   bool TakeCompletion(const ringbuffer::PacketView& view);
   bool is_attached() const { return incoming_.ring().control != nullptr; }
-  Slot* AcquireSlot(bool* is_next);
+  Slot* AcquireSlot(uint32_t bytes, bool* is_next);
   std::string_view Unsound(Slot& slot) const;
   absl::Status CheckRooms(const ringbuffer::RingProducer& outgoing,
                           uint32_t channel_id);
@@ -390,6 +377,9 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t WantedRoomLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FaultLocked(std::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static uint64_t IdOf(size_t index, const Transaction& transaction) {
+    return (uint64_t{transaction.generation} << 32) | (index + 1);
+  }
   bool AllocateTransactionLocked(uint64_t tag, ReplyRoom* reply, uint64_t* id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Null: no such transaction.  Else what it was, until the next one.
@@ -411,6 +401,16 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
     return state_ == EndpointRunState::kActive ||
            state_ == EndpointRunState::kSuspended;
   }
+
+  void CountSentLocked(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    ++counters_.packets_sent;
+    counters_.bytes_sent += bytes;
+  }
+
+  // Looking (packet_endpoint_view.cc).
+  EndpointLoad LoadLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ViewIncomingLocked(size_t packets_max, EndpointView* view) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Save and restore (packet_endpoint_save.cc).
   void SaveLocked(EndpointState* state, std::vector<PacketInfo>* in_flight)

@@ -102,7 +102,7 @@ SendStatus PacketEndpoint::SendLocked(const OutgoingPacket& packet,
     result = outgoing_.Write(header, packet.extension, payload);
   }
   if (result == WriteResult::kOk) {
-    ++counters_.packets_sent;
+    CountSentLocked(packet.extension.size() + payload.size());
     NoteSentLocked(header, packet.tag, packet.wants_sent, packet.reply, after);
     return SendStatus::kOk;
   }
@@ -190,7 +190,7 @@ bool PacketEndpoint::AllocateTransactionLocked(uint64_t tag, ReplyRoom* reply,
   transaction.tag = tag;
   transaction.reply = reply;
   ++awaiting_;
-  *id = (uint64_t{transaction.generation} << 32) | (index + 1);
+  *id = IdOf(index, transaction);
   return true;
 }
 

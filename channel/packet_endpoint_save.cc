@@ -99,9 +99,8 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
   }
   for (size_t i = 0; i < transactions_.size(); ++i) {
     if (!transactions_[i].awaiting) continue;
-    state->awaiting.push_back(
-        {(uint64_t{transactions_[i].generation} << 32) | (i + 1),
-         transactions_[i].tag, std::string(), transactions_[i].cancelled});
+    state->awaiting.push_back({IdOf(i, transactions_[i]), transactions_[i].tag,
+                               std::string(), transactions_[i].cancelled});
   }
 }
 

@@ -97,8 +97,7 @@ void PacketEndpoint::ReleaseSlotLocked(Slot& slot, Afterwards* after) {
   }
 }
 
-// -- Sends
-// ---------------------------------------------------------------------
+// -- Sends --------------------------------------------------------------------
 
 void PacketEndpoint::ReplyLocked(const PacketInfo& info,
                                  absl::Span<const std::byte> payload) {
@@ -114,7 +113,7 @@ void PacketEndpoint::ReplyLocked(const PacketInfo& info,
   WriteResult result = WriteResult::kFull;
   if (queue_.empty() && flows()) result = outgoing_.Write(header, {}, payload);
   if (result == WriteResult::kOk) {
-    ++counters_.packets_sent;
+    CountSentLocked(payload.size());
   } else if (result == WriteResult::kFull) {
     PushQueueLocked(header, {}, payload);
   } else {
@@ -184,7 +183,7 @@ bool PacketEndpoint::WriteQueueLocked(Afterwards* after) {
           absl::StrCat("outgoing ring: ", RingFaultName(outgoing_.fault())));
       return false;
     }
-    ++counters_.packets_sent;
+    CountSentLocked(next.bytes.size());
     if (next.header.type == PacketType::kCompletion) {
       --queued_replies_;
       if (std::exchange(quota_blocked_, false)) after->work = true;
@@ -213,8 +212,7 @@ PacketEndpoint::BatchScope::~BatchScope() {
   endpoint_.Do(after);
 }
 
-// -- Faults
-// ----------------------------------------------------------------------
+// -- Faults -------------------------------------------------------------------
 
 void PacketEndpoint::Fault(std::string_view reason) {
   absl::MutexLock lock(&mu_);

@@ -163,8 +163,13 @@ bool ServerConnection::can_accept_message() const {
   if (paused_) return true;
   // REQUESTOFFERS, once, brings all offers; any other message one answer.
   const size_t next = offers_requested_ ? 1 : offers_.size() + 1;
-  return outgoing_.size() + AnswersDue() + next <=
-         OutgoingMessagesMax(options_.limits);
+  const size_t messages_max = OutgoingMessagesMax(options_.limits);
+  // A channel has at most two answers due: mostly that need not be counted,
+  // and a message costs the same whatever the number of channels.
+  const size_t due_max = gpadls_.tearing_down_count() + tl_connects_.size() +
+                         2 + 2 * offers_.size();
+  if (outgoing_.size() + due_max + next <= messages_max) return true;
+  return outgoing_.size() + AnswersDue() + next <= messages_max;
 }
 
 // --- Messages ---------------------------------------------------------------

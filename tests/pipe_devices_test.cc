@@ -31,8 +31,9 @@ using testing::ToBytes;
 // Both buses in one thread, without a port between them.
 class JoinedBuses {
  public:
-  JoinedBuses()
-      : memory_(*MemfdGuestMemory::Create(512 * 4096)),
+  explicit JoinedBuses(vsp::BusObserver* observer = nullptr)
+      : observer_(observer),
+        memory_(*MemfdGuestMemory::Create(512 * 4096)),
         pages_(memory_.get()),
         host(NewHost()),
         guest(vsc::BusOptions(), memory_.get(), &pages_, &to_host_) {
@@ -67,8 +68,9 @@ class JoinedBuses {
     const auto saved = host->Save();
     ASSERT_TRUE(saved.ok()) << saved.status();
     host.reset();
-    auto restored = vsp::Bus::Restore(ToBytes(*saved), vsp::BusOptions(),
-                                      memory_.get(), &to_guest_, devices);
+    auto restored =
+        vsp::Bus::Restore(ToBytes(*saved), vsp::BusOptions(), memory_.get(),
+                          &to_guest_, devices, observer_);
     ASSERT_TRUE(restored.ok()) << restored.status();
     host = *std::move(restored);
     host->Start();
@@ -77,8 +79,10 @@ class JoinedBuses {
  private:
   std::unique_ptr<vsp::Bus> NewHost() {
     return std::make_unique<vsp::Bus>(vsp::BusOptions(), memory_.get(),
-                                      &to_guest_);
+                                      &to_guest_, observer_);
   }
+
+  vsp::BusObserver* const observer_;
 
   std::unique_ptr<MemfdGuestMemory> memory_;
   vsc::GuestPages pages_;
@@ -265,6 +269,169 @@ TEST(PipeDevicesTest, SocketsCarryStreamsBothWaysThroughMoves) {
   EXPECT_TRUE(guest.got == host.text()) << guest.got.size();
   EXPECT_TRUE(host.done() && guest.done());
   EXPECT_TRUE(buses.guest.status().ok()) << buses.guest.status();
+}
+
+// The host's side of connects: notes them, and accepts or refuses at once, or
+// leaves them to the test.
+class SocketHost final : public vsp::BusObserver {
+ public:
+  enum class Answer { kAccept, kRefuse, kLater };
+
+  bool OnTlConnectRequested(const TlConnectRequest& request) override {
+    requests.push_back(request);
+    if (answer == Answer::kAccept) Accept();
+    return answer != Answer::kRefuse;
+  }
+  void Accept() {
+    const auto offer = buses->host->Offer(
+        vsp::SocketDevice::Params(requests.back().service_id,
+                                  requests.back().endpoint_id,
+                                  /*for_guest_accept=*/false),
+        &device);
+    EXPECT_TRUE(offer.ok()) << offer.status();
+  }
+
+  Answer answer = Answer::kAccept;
+  JoinedBuses* buses = nullptr;
+  NoEvents none;
+  vsp::SocketDevice device{&none};
+  std::vector<TlConnectRequest> requests;
+};
+
+class ConnectEvents final : public SocketStream::Events {
+ public:
+  void OnConnected() override { ++connected; }
+  void OnRefused() override { ++refused; }
+
+  int connected = 0;
+  int refused = 0;
+};
+
+class ConnectTest : public ::testing::Test {
+ protected:
+  ConnectTest() {
+    host_.buses = &buses_;
+    EXPECT_TRUE(buses_.guest.Connect().ok());
+    buses_.Pump();
+  }
+  absl::Status Connect(const Guid& endpoint) {
+    const absl::Status status = buses_.guest.ConnectSocket(
+        kService, endpoint, &client_, vsc::SocketClient::Settings());
+    buses_.Pump();
+    return status;
+  }
+  void ExpectBytesFlow() {
+    ASSERT_TRUE(client_.stream().is_connected());
+    ASSERT_TRUE(host_.device.stream().is_connected());
+    EXPECT_EQ(client_.stream().Write(ToBytes("to host")), 7u);
+    EXPECT_EQ(host_.device.stream().Write(ToBytes("to guest")), 8u);
+    buses_.Pump();
+    EXPECT_EQ(ReadAll(host_.device.stream()), "to host");
+    EXPECT_EQ(ReadAll(client_.stream()), "to guest");
+  }
+  static std::string ReadAll(SocketStream& stream) {
+    std::vector<std::byte> room(100);
+    room.resize(stream.Read(absl::MakeSpan(room)));
+    return testing::ToString(room);
+  }
+
+  const Guid kService = ServiceOfVsockPort(7);
+  SocketHost host_;
+  JoinedBuses buses_{&host_};
+  ConnectEvents events_;
+  vsc::SocketClient client_{&events_};
+};
+
+TEST_F(ConnectTest, TheHostAccepts) {
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  ASSERT_EQ(host_.requests.size(), 1u);
+  EXPECT_EQ(host_.requests[0].service_id, kService);
+  EXPECT_EQ(events_.connected, 1);
+  EXPECT_EQ(events_.refused, 0);
+  ExpectBytesFlow();
+}
+
+TEST_F(ConnectTest, TheHostRefusesAndTheDriverIsFreeAgain) {
+  host_.answer = SocketHost::Answer::kRefuse;
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  EXPECT_EQ(events_.refused, 1);
+  EXPECT_EQ(events_.connected, 0);
+  // Later counts the same.
+  host_.answer = SocketHost::Answer::kLater;
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  EXPECT_EQ(events_.refused, 1);
+  EXPECT_EQ(Connect(Guid{{5}}).code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(buses_.host->RefuseTlConnect(host_.requests.back()).ok());
+  EXPECT_FALSE(buses_.host->RefuseTlConnect(host_.requests.back()).ok());
+  buses_.Pump();
+  EXPECT_EQ(events_.refused, 2);
+  host_.answer = SocketHost::Answer::kAccept;
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  ExpectBytesFlow();
+}
+
+TEST_F(ConnectTest, AnUnansweredRequestIsToldToTheNextOwner) {
+  host_.answer = SocketHost::Answer::kLater;
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  buses_.Move({});
+  buses_.Pump();
+  ASSERT_EQ(host_.requests.size(), 2u);
+  EXPECT_EQ(host_.requests[1], host_.requests[0]);
+  EXPECT_EQ(events_.connected + events_.refused, 0);
+  host_.Accept();
+  buses_.Pump();
+  ExpectBytesFlow();
+}
+
+TEST_F(ConnectTest, TheNextOwnerMayAnswerAtOnce) {
+  for (const auto answer :
+       {SocketHost::Answer::kRefuse, SocketHost::Answer::kAccept}) {
+    host_.answer = SocketHost::Answer::kLater;
+    ASSERT_TRUE(Connect(Guid{{5}}).ok());
+    host_.answer = answer;
+    buses_.Move({});
+    buses_.Pump();
+  }
+  EXPECT_EQ(events_.refused, 1);
+  ExpectBytesFlow();
+}
+
+TEST_F(ConnectTest, ADriverMayGiveUpOrTheConnectionEnd) {
+  host_.answer = SocketHost::Answer::kLater;
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  buses_.guest.RemoveDriver(&client_);
+  // The answer comes, and is nobody's.
+  host_.Accept();
+  buses_.Pump();
+  EXPECT_EQ(events_.connected + events_.refused, 0);
+  ASSERT_TRUE(Connect(Guid{{6}}).ok());
+  ASSERT_TRUE(buses_.guest.Unload().ok());
+  buses_.Pump();
+  EXPECT_EQ(events_.refused, 1);
+  EXPECT_FALSE(buses_.host->RefuseTlConnect(host_.requests.back()).ok());
+}
+
+TEST_F(ConnectTest, AListenerDoesNotTakeTheConnectsOfOthers) {
+  NoEvents none;
+  vsc::SocketClient listener(&none);
+  buses_.guest.AddDriver(kService, &listener, vsc::SocketClient::Settings());
+  ASSERT_TRUE(Connect(Guid{{5}}).ok());
+  EXPECT_FALSE(listener.stream().is_connected());
+  ExpectBytesFlow();
+}
+
+TEST(PipeDevicesTest, NobodyListensWithoutAnObserver) {
+  JoinedBuses buses;
+  ASSERT_TRUE(buses.guest.Connect().ok());
+  buses.Pump();
+  ConnectEvents events;
+  vsc::SocketClient client(&events);
+  ASSERT_TRUE(buses.guest
+                  .ConnectSocket(ServiceOfVsockPort(7), Guid{{5}}, &client,
+                                 vsc::SocketClient::Settings())
+                  .ok());
+  buses.Pump();
+  EXPECT_EQ(events.refused, 1);
 }
 
 TEST(PipeDevicesTest, ASocketEndsWithItsOffer) {

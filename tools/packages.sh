@@ -29,7 +29,7 @@ libdpdk-dev               the other side of the ring in an interoperation test
 libboost-dev              a peer that the ring benchmark measures beside us
 libconcurrentqueue-dev    a peer that the ring benchmark measures beside us
 libreaderwriterqueue-dev  a peer that the ring benchmark measures beside us
-nlohmann-json3-dev        JSON of the command line tools
+nlohmann-json3-dev        JSON of reports and of the command line tools
 libcli11-dev              arguments of the command line tools
 python3                   lint, reports
 cmake                     builds and installs the library for embedders

@@ -35,11 +35,62 @@ void Bus::RemoveDriver(Driver* driver) {
     if (its->life_.is_up()) (void)connection_.Close(its->id());
     StartClose(*its);
   }
-  drivers_.erase(std::remove_if(drivers_.begin(), drivers_.end(),
-                                [driver](const Registration& each) {
-                                  return each.driver == driver;
-                                }),
-                 drivers_.end());
+  const auto end = std::remove_if(
+      drivers_.begin(), drivers_.end(), [this, driver](Registration& each) {
+        if (each.driver != driver) return false;
+        if (each.is_connecting) {
+          (void)connection_.AbandonTlConnect(*each.settings.instance,
+                                             each.interface_type);
+        }
+        return true;
+      });
+  drivers_.erase(end, drivers_.end());
+}
+
+// -- Sockets -----------------------------------------------------------------
+
+absl::Status Bus::ConnectSocket(const Guid& service, const Guid& endpoint,
+                                Driver* driver,
+                                const DriverSettings& settings) {
+  const absl::Status status = connection_.TlConnect(endpoint, service);
+  if (!status.ok()) return status;
+  Registration connecting = {service, driver, settings};
+  connecting.settings.instance = endpoint;
+  connecting.is_connecting = true;
+  // Before a driver that takes any connection of the service.
+  drivers_.insert(drivers_.begin(), std::move(connecting));
+  return absl::OkStatus();
+}
+
+void Bus::OnTlConnectResult(const Guid& endpoint, const Guid& service,
+                            uint32_t status) {
+  const auto found = std::find_if(drivers_.begin(), drivers_.end(),
+                                  [&](const Registration& each) {
+                                    return each.IsConnect(endpoint, service);
+                                  });
+  if (found == drivers_.end()) return;
+  found->is_connecting = false;
+  if (status == 0) return;  // and it was offered
+  Driver* const driver = found->driver;
+  drivers_.erase(found);
+  driver->OnOpenFailed(absl::UnavailableError(absl::StrCat(
+      "the host refused the socket, status 0x", absl::Hex(status))));
+}
+
+// The connection that was to answer them has ended.
+void Bus::FailConnects() {
+  std::vector<Driver*> failed;
+  const auto end = std::remove_if(drivers_.begin(), drivers_.end(),
+                                  [&failed](const Registration& each) {
+                                    if (!each.is_connecting) return false;
+                                    failed.push_back(each.driver);
+                                    return true;
+                                  });
+  drivers_.erase(end, drivers_.end());
+  for (Driver* const driver : failed) {
+    driver->OnOpenFailed(absl::UnavailableError(
+        "the connection ended before the host answered"));
+  }
 }
 
 RingChannel* Bus::channel(const Driver* driver) const {
@@ -66,6 +117,7 @@ RingChannel* Bus::Find(ChannelId channel) const {
 // -- Opening -----------------------------------------------------------------
 
 void Bus::OnVersion(const ClientVersion& version) {
+  FailConnects();
   if (!version.accepted) {
     Note(absl::UnimplementedError(
         absl::StrCat("the host refused every version; the last tried was 0x",
@@ -87,6 +139,10 @@ void Bus::Bind(const ClientOffer& offer) {
     if (each.is_bound || each.interface_type != offer.interface_type ||
         each.settings.instance.value_or(offer.interface_instance) !=
             offer.interface_instance) {
+      continue;
+    }
+    // Only what the host calls an answer is one.
+    if (each.is_connecting && (offer.flags & kOfferTlnpiProvider) == 0) {
       continue;
     }
     std::unique_ptr<RingChannel> channel = MakeChannel(each, offer);
@@ -227,8 +283,7 @@ void Bus::OnOpenResult(ChannelId id, uint32_t status) {
   opened_.push_back(id);
 }
 
-// -- Closing
-// -------------------------------------------------------------------
+// -- Closing -----------------------------------------------------------------
 
 absl::Status Bus::Close(Driver* driver) {
   RingChannel* const its = channel(driver);
@@ -292,6 +347,7 @@ void Bus::OnUnloaded() {
   offers_.clear();
   for (const auto& [id, channel] : channels_) channel->is_rescinded_ = false;
   while (!channels_.empty()) Forget(channels_.begin()->first);
+  FailConnects();
 }
 
 // The host has let go of the ring: its pages are ours again.
@@ -318,8 +374,7 @@ void Bus::BuryDead() {
               dead_.end());
 }
 
-// -- Polling
-// -------------------------------------------------------------------
+// -- Polling ------------------------------------------------------------------
 
 bool Bus::Poll() {
   if (poll_depth_ == 0) BuryDead();

@@ -61,6 +61,15 @@ class Bus final : private ClientEvents {
   // once channel() gives null.
   void RemoveDriver(Driver* driver);
 
+  // Asks the host for a connection to its socket service `service`
+  // (vsc/socket/socket_client.h); `endpoint` names it and must be new.
+  // `driver` is then opened as after AddDriver, or its OnOpenFailed says that
+  // the host refused, and it is free again.  Hosts before 4.1 refuse by
+  // silence: RemoveDriver() ends the wait.
+  // Errors as ClientConnection::TlConnect; the driver is free then.
+  absl::Status ConnectSocket(const Guid& service, const Guid& endpoint,
+                             Driver* driver, const DriverSettings& settings);
+
   // Negotiates a version, asks for offers, opens what drivers want.
   absl::Status Connect() { return connection_.Connect(); }
   // Closes a driver's channel; its OnClosed runs.
@@ -104,6 +113,13 @@ class Bus final : private ClientEvents {
     DriverSettings settings;
     ChannelId channel{};
     bool is_bound = false;
+    bool is_connecting = false;  // a socket: the host has not answered
+
+    // As ConnectSocket() made it.
+    bool IsConnect(const Guid& endpoint, const Guid& service) const {
+      return is_connecting && settings.instance == endpoint &&
+             interface_type == service;
+    }
   };
 
   // ClientEvents.
@@ -118,6 +134,8 @@ class Bus final : private ClientEvents {
     (void)channel, (void)status;
   }
   void OnUnloaded() override;
+  void OnTlConnectResult(const Guid& endpoint, const Guid& service,
+                         uint32_t status) override;
 
   RingChannel* Find(ChannelId channel) const;
   void Bind(const ClientOffer& offer);
@@ -131,6 +149,7 @@ class Bus final : private ClientEvents {
   void OpenFailed(RingChannel& channel, const absl::Status& status);
   void OnDeviceGpadlCreated(RingChannel& channel, GpadlId gpadl,
                             uint32_t status);
+  void FailConnects();
   void Forget(ChannelId id);
   void BuryDead();
   void RunDue();

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/check.h"
+#include "ferrybus/channel/monitor_page.h"
 #include "ferrybus/channel/ring_pair.h"
 
 namespace ferrybus::vsp {
@@ -37,6 +38,7 @@ Bus::Bus(const BusOptions& options, const GuestMemory* memory,
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   FERRYBUS_CHECK(wake_.valid(), "no eventfd to be had");
   options_.connection = ConnectionOptions(options, *memory);
+  if (options.counters != nullptr) signals_in_.resize(kMaxChannelId + 1);
   connection_ = std::make_unique<ServerConnection>(
       options_.connection, static_cast<ServerEvents*>(this));
 }
@@ -67,6 +69,7 @@ void Bus::AddChannel(OfferId offer, Device* device,
       static_cast<ServerChannel::Host*>(this));
   if (suspended_) channel->life_.Hold();
   channels_by_id_[static_cast<uint32_t>(channel_id)] = channel.get();
+  if (options_.counters != nullptr) WriteCounters(*channel);
   channels_[offer] = std::move(channel);
 }
 
@@ -95,6 +98,7 @@ void Bus::DropRescinded() {
         channels_by_id_.find(static_cast<uint32_t>(its->channel_id_));
     // The number may be another offer's by now.
     if (by_id != channels_by_id_.end() && by_id->second == its) {
+      if (options_.counters != nullptr) options_.counters->Clear(by_id->first);
       channels_by_id_.erase(by_id);
     }
     channels_.erase(offer);
@@ -139,6 +143,9 @@ absl::Status Bus::OpenChannel(ServerChannel& channel,
       *std::move(rings), static_cast<uint32_t>(channel.channel_id_));
   if (!status.ok()) return status;
   channel.fault_reported_ = false;
+  if (!signals_in_.empty()) {
+    signals_in_[static_cast<uint32_t>(channel.channel_id_)] = 0;
+  }
   channel.open_user_data_ = request.user_data;
   return channel.life_.Opened();
 }
@@ -174,6 +181,10 @@ void Bus::OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) {
   (void)offer, (void)gpadl;
 }
 
+bool Bus::OnTlConnectRequested(const TlConnectRequest& request) {
+  return observer_ != nullptr && observer_->OnTlConnectRequested(request);
+}
+
 // -- Polling -----------------------------------------------------------------
 
 void Bus::OnChannelWork(ServerChannel& channel) {
@@ -199,11 +210,17 @@ void Bus::WakeUp() {
   const uint64_t one = 1;
   // A full counter is as good as a write.
   (void)!write(wake_.get(), &one, sizeof(one));
+  // After the write: whoever takes the flag finds the write, and a write whose
+  // flag is still to come wakes the poller once more.
+  is_awake_.store(true, std::memory_order_release);
 }
 
 bool Bus::Poll() {
-  uint64_t count;
-  (void)!read(wake_.get(), &count, sizeof(count));
+  if (is_awake_.load(std::memory_order_relaxed) &&
+      is_awake_.exchange(false, std::memory_order_acquire)) {
+    uint64_t count;
+    (void)!read(wake_.get(), &count, sizeof(count));
+  }
   if (frozen_) return false;
   // A device that polls is still inside its channel.
   if (poll_depth_ == 0 && !rescinding_.empty()) DropRescinded();
@@ -218,6 +235,21 @@ bool Bus::Poll() {
   RunPostStarted();
   --poll_depth_;
   return more;
+}
+
+bool Bus::PollMonitors() {
+  if (frozen_ || connection_->phase() != ConnectionPhase::kConnected) {
+    return false;
+  }
+  const MonitorPages pages = connection_->contact().monitor_pages();
+  if (pages == MonitorPages{}) return false;
+  return TakeMonitorTriggers(
+      *memory_, pages.child_to_parent, [this](uint8_t monitor_id) {
+        const auto offer = connection_->FindOfferByMonitorId(monitor_id);
+        ServerChannel* const its =
+            offer.has_value() ? channel(*offer) : nullptr;
+        if (its != nullptr) Signal(static_cast<uint32_t>(its->channel_id_));
+      });
 }
 
 // Here, where no packet and no message is being handled, devices may wait.
@@ -238,15 +270,16 @@ bool Bus::PollChannel(uint32_t channel_id) {
   if (!channel.fault_reported_ &&
       channel.endpoint_->run_state() == EndpointRunState::kFaulted) {
     channel.fault_reported_ = true;
+    ++channel.faults_;
     if (observer_ != nullptr) {
       observer_->OnChannelFault(channel, channel.endpoint_->fault_reason());
     }
   }
+  if (options_.counters != nullptr) WriteCounters(channel);
   return more;
 }
 
-// -- Moving
-// --------------------------------------------------------------------
+// -- Moving ------------------------------------------------------------------
 
 void Bus::Suspend() {
   suspended_ = true;
@@ -315,6 +348,30 @@ void Bus::Start() {
 ServerChannel* Bus::channel(OfferId offer) const {
   const auto found = channels_.find(offer);
   return found == channels_.end() ? nullptr : found->second.get();
+}
+
+void Bus::PublishCounters() const {
+  if (options_.counters == nullptr) return;
+  for (const auto& [id, channel] : channels_by_id_) WriteCounters(*channel);
+}
+
+void Bus::WriteCounters(const ServerChannel& channel) const {
+  const EndpointLoad load = channel.endpoint_->load();
+  const uint32_t id = static_cast<uint32_t>(channel.channel_id_);
+  ChannelCounters counters;
+  counters.packets_in = load.counters.packets_received;
+  counters.packets_out = load.counters.packets_sent;
+  counters.bytes_in = load.counters.bytes_received;
+  counters.bytes_out = load.counters.bytes_sent;
+  counters.completions_in = load.counters.completions_received;
+  counters.completions_unmatched = load.counters.completions_unmatched;
+  counters.faults = channel.faults_;
+  counters.signals_in = signals_in_[id];
+  counters.signals_out = load.counters.doorbells_rung;
+  counters.in_flight = load.outstanding;
+  counters.awaiting = load.awaiting;
+  counters.queued = load.queued;
+  options_.counters->Write(id, counters);
 }
 
 InFlightCount Bus::in_flight() const {

@@ -34,6 +34,7 @@
 #ifndef FERRYBUS_VSP_BUS_H_
 #define FERRYBUS_VSP_BUS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -43,6 +44,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "ferrybus/channel/counters_page.h"
 #include "ferrybus/channel/doorbell.h"
 #include "ferrybus/channel/endpoint_persist.h"
 #include "ferrybus/channel/guest_memory.h"
@@ -60,9 +62,12 @@ struct BusOptions {
   EndpointLimits endpoint;
   // Packets per channel and Poll().
   uint32_t poll_budget = 128;
+  // Borrowed, this bus's alone: gets a channel's counters after each of its
+  // polls.  Null: nobody reads them.
+  CountersPage* counters = nullptr;
 };
 
-// What an embedder may want to log.
+// What an embedder may want to log, and what only it can answer.
 class BusObserver {
  public:
   virtual ~BusObserver() = default;
@@ -71,6 +76,14 @@ class BusObserver {
   virtual void OnChannelFault(const ServerChannel& channel,
                               const std::string& reason) {
     (void)channel, (void)reason;
+  }
+  // The guest connects to a socket service (vsp/socket/socket_device.h).  True:
+  // it is answered, now or later, by Bus::Offer of SocketDevice::Params with
+  // the request's service and endpoint, or by Bus::RefuseTlConnect.  False
+  // refuses.  Comes again from Start() if the bus moved before the answer.
+  virtual bool OnTlConnectRequested(const TlConnectRequest& request) {
+    (void)request;
+    return false;
   }
 };
 
@@ -103,6 +116,12 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   // Takes an offer back; the device is closed first if it is open.  It is not
   // called any more, and may end, once channel() gives null.
   absl::Status Rescind(OfferId offer);
+  // Refuses what BusObserver::OnTlConnectRequested told.  NotFound: no such
+  // request.
+  absl::Status RefuseTlConnect(const TlConnectRequest& request) {
+    return connection_->RefuseTlConnect(request.endpoint_id,
+                                        request.service_id);
+  }
 
   // -- What the guest does ---------------------------------------------------
 
@@ -114,7 +133,10 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   absl::Status HandleMessage(absl::Span<const std::byte> payload,
                              uint32_t message_connection);
   // The guest signalled a channel.  Unknown ids are ignored.
-  void Signal(uint32_t channel_id) { ready_.Set(channel_id); }
+  void Signal(uint32_t channel_id) {
+    if (channel_id < signals_in_.size()) ++signals_in_[channel_id];
+    ready_.Set(channel_id);
+  }
 
   // -- What the host does ----------------------------------------------------
 
@@ -124,6 +146,10 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   bool Poll();
   // Becomes readable when another thread has left work for Poll().
   int wake_fd() const { return wake_.get(); }
+  // Signals the channels whose monitor bits the guest has set, instead of a
+  // signal each.  For an owner that looks now and then; Poll() follows.  False:
+  // the guest has no monitor pages.
+  bool PollMonitors();
   // Messages for the guest, in order.
   bool has_outgoing() const { return !frozen_ && connection_->has_outgoing(); }
   absl::Span<const std::byte> outgoing_front() {
@@ -180,6 +206,9 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   InFlightCount in_flight() const;
   // Null when there is none.
   ServerChannel* channel(OfferId offer) const;
+  // Brings BusOptions::counters up to date: between polls other threads may
+  // have completed packets.
+  void PublishCounters() const;
 
  private:
   struct RestorePlan;
@@ -192,6 +221,7 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   void OnCloseRequested(OfferId offer) override;
   bool OnModifyRequested(OfferId offer, uint32_t target_vp) override;
   void OnGpadlTeardownRequested(OfferId offer, GpadlId gpadl) override;
+  bool OnTlConnectRequested(const TlConnectRequest& request) override;
 
   // ServerChannel::Host.
   void OnChannelWork(ServerChannel& channel) override;
@@ -208,6 +238,7 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   void RunPostStarted();
   void FinishClose(ServerChannel& channel);
   void DropRescinded();
+  void WriteCounters(const ServerChannel& channel) const;
   void WakeUp();
   bool IsOpen(const ServerChannel& channel) const;
 
@@ -225,6 +256,8 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   Doorbell* const doorbell_;
   BusObserver* const observer_;
   UniqueFd wake_;
+  // wake_ may be readable: spares a poll without news the system call.
+  std::atomic<bool> is_awake_{false};
   std::unique_ptr<ServerConnection> connection_;
   std::map<OfferId, std::unique_ptr<ServerChannel>> channels_;
   std::map<uint32_t, ServerChannel*> channels_by_id_;
@@ -232,6 +265,7 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   std::vector<OfferId> post_started_;  // OnPostStarted is due
   int poll_depth_ = 0;
   ReadyChannels ready_;
+  std::vector<uint64_t> signals_in_;  // by channel number, if counted
   bool suspended_ = false;
   bool frozen_ = false;
 };

@@ -100,9 +100,16 @@ void LoggingDevice::AnswerAll() {
 
 // -- TestGuest ---------------------------------------------------------------
 
-TestGuest::TestGuest(uint64_t ram_pages)
+static ClientConnectionOptions WithMonitorPages(const MonitorPages& pages) {
+  ClientConnectionOptions options;
+  options.parent_to_child_monitor_page = pages.parent_to_child;
+  options.child_to_parent_monitor_page = pages.child_to_parent;
+  return options;
+}
+
+TestGuest::TestGuest(uint64_t ram_pages, const MonitorPages& monitor_pages)
     : memory(*MemfdGuestMemory::Create(ram_pages * 4096)),
-      connection(ClientConnectionOptions(), this) {}
+      connection(WithMonitorPages(monitor_pages), this) {}
 
 TestGuest::~TestGuest() {
   for (auto& [id, channel] : channels) {

@@ -78,7 +78,8 @@ class TestGuest final : private ClientEvents {
     testing::EndpointEnd end;
   };
 
-  explicit TestGuest(uint64_t ram_pages = 256);
+  explicit TestGuest(uint64_t ram_pages = 256,
+                     const MonitorPages& monitor_pages = {});
   ~TestGuest() override;
 
   // Carries messages and signals both ways until neither side has more.

@@ -129,6 +129,10 @@ class ServerChannel final : private EndpointEvents, private ChannelLifeEvents {
   // False: it is not mapped.
   bool UnmapGpadl(GpadlHandle handle);
 
+  // Openings that ended in a fault that was reported.
+  uint64_t faults() const { return faults_; }
+  size_t mapped_gpadls() const { return mappings_.size(); }
+
   OfferId offer() const { return offer_; }
   ChannelId channel_id() const { return channel_id_; }
   const PacketEndpoint& endpoint() const { return *endpoint_; }
@@ -173,6 +177,7 @@ class ServerChannel final : private EndpointEvents, private ChannelLifeEvents {
   bool closing_ = false;
   bool is_rescinding_ = false;
   bool fault_reported_ = false;
+  uint64_t faults_ = 0;
 };
 
 }  // namespace ferrybus::vsp

@@ -57,6 +57,8 @@ class SocketStream {
    public:
     // The channel is there.
     virtual void OnConnected() {}
+    // The client's: there will be none.
+    virtual void OnRefused() {}
     // There are bytes, or the end of the stream.
     virtual void OnReadable() {}
     // A Write() that took less than all of it may go on.
@@ -105,6 +107,7 @@ class SocketStream {
   // -- The channel -----------------------------------------------------------
 
   void Connect();
+  void Refuse() { events_->OnRefused(); }
   void TakeDatagram(IncomingPacket packet);
   void OnRoom();
   void Disconnect();

@@ -206,8 +206,7 @@ bool Workload::CheckStamp(uint64_t block, const std::byte* data) const {
   return std::memcmp(expected, data, kBlockBytes) == 0;
 }
 
-// -- Reading files from front to back
-// ------------------------------------------
+// -- Reading files from front to back -----------------------------------------
 
 void Workload::NextFile(FileReader* reader) {
   *reader = FileReader();
@@ -255,8 +254,7 @@ void Workload::FinishFile(FileReader* reader) {
   NextFile(reader);
 }
 
-// -- The final reading
-// ---------------------------------------------------------
+// -- The final reading --------------------------------------------------------
 
 void Workload::ReadAll() {
   phase_ = Phase::kFinalScratch;

@@ -13,6 +13,9 @@
 // channel.
 //
 //   SocketClient socket(&events);
+//   bus.ConnectSocket(ServiceOfVsockPort(1024), endpoint, &socket,
+//                     SocketClient::Settings());
+//   // or, to be connected to:
 //   bus.AddDriver(ServiceOfVsockPort(1024), &socket, SocketClient::Settings());
 
 #ifndef FERRYBUS_VSC_SOCKET_SOCKET_CLIENT_H_
@@ -22,6 +25,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "ferrybus/channel/protocols/socket_stream.h"
 #include "ferrybus/vsc/client_channel.h"
@@ -41,6 +45,7 @@ class SocketClient final : public Driver, private SocketStream::Sink {
   // -- Driver --------------------------------------------------------------
   void OnOpened(ClientChannel& channel) override { channel_ = &channel; }
   void OnStarted() override;
+  void OnOpenFailed(const absl::Status&) override { stream_.Refuse(); }
   void OnCompletion(uint64_t, absl::Span<const std::byte>) override {}
   void OnPacket(IncomingPacket packet) override {
     stream_.TakeDatagram(std::move(packet));

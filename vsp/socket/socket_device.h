@@ -20,6 +20,7 @@
 // Moving (IncomingPolicy::kResume): bytes that were not read, and both ends of
 // stream, move along; the next owner's user reads on at the same byte.
 //
+//   // BusObserver::OnTlConnectRequested says service and endpoint.
 //   SocketDevice socket(&events);
 //   bus.Offer(SocketDevice::Params(service, endpoint, false), &socket);
 //   ... OnReadable: socket.stream().Read(room)
