@@ -47,8 +47,7 @@ void Fill(const EndpointState::Queued& packet, proto::QueuedPacketState* out) {
   out->set_wants_sent(packet.wants_sent);
 }
 
-// -- In, checked
-// ---------------------------------------------------------------
+// -- In, checked --------------------------------------------------------------
 
 class Reader {
  public:

@@ -21,6 +21,16 @@ using ringbuffer::ReadResult;
 using ringbuffer::RingFault;
 using ringbuffer::RingFaultName;
 
+namespace {
+
+// A batch's free slots and completions are got in portions of so many, a lock
+// for each portion.
+constexpr uint32_t kGrantMax = 32;
+constexpr size_t kCompletionsMax = 32;
+constexpr size_t kCompletionBytesMax = 4096;  // the last one may end behind it
+
+}  // namespace
+
 PacketEndpoint::PacketEndpoint(EndpointSide side,
                                const EndpointOptions& options,
                                const GuestMemory* memory, Doorbell* doorbell,
@@ -45,7 +55,7 @@ void PacketEndpoint::Retire(std::unique_ptr<PacketEndpoint> endpoint) {
   {
     absl::MutexLock lock(&endpoint->mu_);
     endpoint->AwaitLeaversLocked();
-    if (endpoint->outstanding_ != 0) {
+    if (endpoint->OutstandingLocked() != 0) {
       endpoint->retired_ = true;
       // Owned by its packets from here on; see Do().
       (void)endpoint.release();
@@ -77,6 +87,9 @@ absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
   channel_id_ = channel_id;
   bad_completions_ = 0;
   quota_left_ = 0;
+  packets_received_.store(0, std::memory_order_relaxed);
+  bytes_received_.store(0, std::memory_order_relaxed);
+  is_faulted_.store(false, std::memory_order_relaxed);
   absl::MutexLock lock(&mu_);
   outgoing_ = outgoing;
   counters_ = EndpointCounters();
@@ -168,6 +181,8 @@ void PacketEndpoint::DetachAnd(bool keep_sends) {
   if (state_ == EndpointRunState::kDetached) return;
   state_ = EndpointRunState::kDetached;
   is_fault_news_ = false;
+  ReturnGrantsLocked();
+  completions_.clear();
   incoming_ = {};
   outgoing_ = {};
   fault_reason_.clear();
@@ -197,6 +212,7 @@ bool PacketEndpoint::Poll(uint32_t budget) {
           absl::StrCat("incoming ring: ", RingFaultName(incoming_.fault())));
     }
     if (after.ring) ++counters_.doorbells_rung;
+    ReturnGrantsLocked();
     SettleLocked(&after);
     if (after.room) wanted_room_ = 0;
     is_fault_news_ = false;  // the caller looks
@@ -232,17 +248,19 @@ bool PacketEndpoint::TakeBatch(uint32_t budget, Afterwards* after) {
 bool PacketEndpoint::TakePackets(uint32_t budget, uint32_t* taken) {
   PacketView view;
   while (*taken < budget) {
-    if (quota_left_ == 0 && !HasQuota()) return false;
+    if (quota_left_ == 0 && !HasQuota()) break;
     const ReadResult result = incoming_.Next(&view);
-    if (result == ReadResult::kEmpty) return true;
-    if (result == ReadResult::kCorrupt) return false;
+    // What completions bring about may have emptied the ring only now.
+    if (result == ReadResult::kEmpty) return HandOutCompletions();
+    if (result == ReadResult::kCorrupt) break;
     ++*taken;
     const bool go_on = view.type == PacketType::kCompletion
                            ? TakeCompletion(view)
-                           : TakePacket(view);
+                           : HandOutCompletions() && TakePacket(view);
     // An event may have closed the channel.
     if (!go_on || !is_attached()) return false;
   }
+  (void)HandOutCompletions();
   return false;
 }
 
@@ -254,7 +272,7 @@ bool PacketEndpoint::HasQuota() {
   // side does not count its own: if both waited for the other to read first,
   // neither would.
   const uint64_t replies = side_ == EndpointSide::kHost ? queued_replies_ : 0;
-  const uint64_t in_use = outstanding_ + replies;
+  const uint64_t in_use = OutstandingLocked() + replies;
   quota_left_ = in_use < quota_ ? quota_ - static_cast<uint32_t>(in_use) : 0;
   quota_blocked_ = quota_left_ == 0;
   return !quota_blocked_;
@@ -267,17 +285,20 @@ void PacketEndpoint::SetQuota(uint32_t quota) {
 }
 
 bool PacketEndpoint::TakePacket(const PacketView& view) {
-  bool is_next = false;
-  Slot* const slot =
-      AcquireSlot(view.extension.size() + view.payload.size(), &is_next);
+  Slot* const slot = AcquireSlot();
   if (slot == nullptr) return false;
+  packets_received_.store(packets_received_.load(std::memory_order_relaxed) + 1,
+                          std::memory_order_relaxed);
+  CountReceived(view.extension.size() + view.payload.size());
   FillSlot(*slot, view);
   const std::string_view unsound = Unsound(*slot);
   if (!unsound.empty()) {
     IncomingPacket(this, &slot->info).Fail(unsound);
     return false;
   }
-  if (is_next) {
+  // It can be handed out at once.
+  if (!has_waiting_.load(std::memory_order_relaxed) && !delivering_ &&
+      !options_.wants_blocking) {
     ++delivered_;
     events_->OnPacket(IncomingPacket(this, &slot->info));
     return true;
@@ -312,30 +333,48 @@ std::string_view PacketEndpoint::Unsound(Slot& slot) const {
 }
 
 // A slot for one more packet; null when the endpoint stopped meanwhile.
-// `is_next`: it can be handed out at once.
-PacketEndpoint::Slot* PacketEndpoint::AcquireSlot(uint32_t bytes,
-                                                  bool* is_next) {
-  absl::MutexLock lock(&mu_);
-  if (!flows()) return nullptr;
-  ++counters_.packets_received;
-  counters_.bytes_received += bytes;
+PacketEndpoint::Slot* PacketEndpoint::AcquireSlot() {
+  if (is_faulted_.load(std::memory_order_relaxed)) return nullptr;
+  if (granted_.empty()) GrantSlots();
+  Slot* const slot = granted_.back();
+  granted_.pop_back();
   if (quota_left_ > 0) --quota_left_;
-  *is_next = waiting_.empty() && !delivering_ && !options_.wants_blocking;
-  return AcquireSlotLocked();
+  UseSlot(*slot);
+  return slot;
 }
 
-PacketEndpoint::Slot* PacketEndpoint::AcquireSlotLocked() {
+// Free slots of earlier packets, or one more: there are never many more of
+// them than packets were in flight.
+void PacketEndpoint::GrantSlots() {
+  absl::MutexLock lock(&mu_);
+  do {
+    granted_.push_back(FreeSlotLocked());
+  } while (granted_.size() < std::min(quota_left_, kGrantMax) &&
+           !free_slots_.empty());
+}
+
+void PacketEndpoint::ReturnGrantsLocked() {
+  for (; !granted_.empty(); granted_.pop_back()) {
+    free_slots_.push_back(granted_.back()->info.slot);
+  }
+}
+
+PacketEndpoint::Slot* PacketEndpoint::FreeSlotLocked() {
   if (free_slots_.empty()) {
     free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
     slots_.emplace_back();
     slots_.back().info.slot = free_slots_.back();
   }
-  Slot& slot = slots_[free_slots_.back()];
+  Slot* const slot = &slots_[free_slots_.back()];
   free_slots_.pop_back();
+  return slot;
+}
+
+void PacketEndpoint::UseSlot(Slot& slot) {
   slot.state = SlotState::kInFlight;
   slot.sequence = next_sequence_++;
-  ++outstanding_;
-  return &slot;
+  taken_.store(taken_.load(std::memory_order_relaxed) + 1,
+               std::memory_order_relaxed);
 }
 
 // What a GPA-direct packet's ranges add up to.  They may still be unsound.
@@ -365,37 +404,69 @@ void PacketEndpoint::FillSlot(Slot& slot, const PacketView& view) {
   slot.info.may_block = false;
 }
 
+// -- Completions -------------------------------------------------------------
+
 bool PacketEndpoint::TakeCompletion(const PacketView& view) {
-  completion_bytes_.resize(view.payload.size());
-  view.payload.CopyTo(absl::MakeSpan(completion_bytes_));
-  uint64_t tag = 0;
+  const uint32_t bytes = view.payload.size();
+  const size_t offset = completion_bytes_.size();
+  completion_bytes_.resize(offset + bytes);
+  view.payload.CopyTo(absl::MakeSpan(completion_bytes_).subspan(offset));
+  completions_.push_back(
+      {view.transaction_id, static_cast<uint32_t>(offset), bytes});
+  CountReceived(bytes);
+  const bool go_on = completions_.size() < kCompletionsMax &&
+                     completion_bytes_.size() < kCompletionBytesMax;
+  return go_on || HandOutCompletions();
+}
+
+// False: the endpoint stopped.
+bool PacketEndpoint::HandOutCompletions() {
+  if (completions_.empty()) return true;
+  bool go_on = true;
   {
     absl::MutexLock lock(&mu_);
-    counters_.bytes_received += completion_bytes_.size();
-    const Transaction* const found = FreeTransactionLocked(view.transaction_id);
-    if (found == nullptr) {
-      // Stray answers are tolerated up to a number: a peer may have been
-      // rebooted under them.
-      ++counters_.completions_unmatched;
-      if (++bad_completions_ <= limits().max_bad_completions) return true;
-      FaultLocked(absl::StrCat("completion of transaction ",
-                               view.transaction_id, " answers nothing; ",
-                               bad_completions_, " such completions came"));
-      return false;
+    for (size_t i = 0; i < completions_.size() && go_on; ++i) {
+      go_on = MatchCompletionLocked(completions_[i]);
     }
-    ++counters_.completions_received;
-    if (found->cancelled) return true;
-    if (found->reply != nullptr) {
-      ReplyRoom& reply = *found->reply;
-      reply.bytes = completion_bytes_.size();
-      std::copy_n(completion_bytes_.begin(),
-                  std::min(reply.bytes, reply.room.size()), reply.room.begin());
-      reply.state = ReplyRoom::State::kDone;
-      return true;
-    }
-    tag = found->tag;
   }
-  events_->OnCompletion(tag, completion_bytes_);
+  // An event may close the channel, and with it forget what follows.
+  for (size_t i = 0; i < completions_.size(); ++i) {
+    const Completion& each = completions_[i];
+    if (!each.is_told) continue;
+    events_->OnCompletion(each.tag, absl::MakeConstSpan(completion_bytes_)
+                                        .subspan(each.offset, each.bytes));
+  }
+  completions_.clear();
+  completion_bytes_.clear();
+  return go_on && is_attached();
+}
+
+// False: one answer too many that answers nothing.
+bool PacketEndpoint::MatchCompletionLocked(Completion& completion) {
+  const Transaction* const found =
+      FreeTransactionLocked(completion.transaction_id);
+  if (found == nullptr) {
+    // Stray answers are tolerated up to a number: a peer may have been
+    // rebooted under them.
+    ++counters_.completions_unmatched;
+    if (++bad_completions_ <= limits().max_bad_completions) return true;
+    FaultLocked(absl::StrCat("completion of transaction ",
+                             completion.transaction_id, " answers nothing; ",
+                             bad_completions_, " such completions came"));
+    return false;
+  }
+  ++counters_.completions_received;
+  if (found->cancelled) return true;
+  if (found->reply != nullptr) {
+    ReplyRoom& reply = *found->reply;
+    reply.bytes = completion.bytes;
+    std::copy_n(completion_bytes_.begin() + completion.offset,
+                std::min(reply.bytes, reply.room.size()), reply.room.begin());
+    reply.state = ReplyRoom::State::kDone;
+    return true;
+  }
+  completion.tag = found->tag;
+  completion.is_told = true;
   return true;
 }
 

@@ -50,6 +50,7 @@
 #ifndef FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
 #define FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -206,7 +207,8 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   void Reserve(uint32_t packets);
   // Takes a packet back that waits for room; else its completion will be
   // dropped when it comes, and its transaction id stays taken until then.
-  // False: there is no such packet.
+  // False: there is no such packet, or its completion was taken from the ring
+  // and is told next.
   bool Cancel(uint64_t tag);
   bool Cancel(const ReplyRoom* reply);
   // How far the answer is; kGone also when the endpoint is faulted.
@@ -298,6 +300,14 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
     uint64_t tag = 0;
     ReplyRoom* reply = nullptr;
   };
+  // Taken from the ring and not told.
+  struct Completion {
+    uint64_t transaction_id = 0;
+    uint32_t offset = 0;  // in completion_bytes_
+    uint32_t bytes = 0;
+    uint64_t tag = 0;
+    bool is_told = false;  // to OnCompletion
+  };
   // What is left to do once the lock is gone.
   struct Afterwards {
     bool ring = false;
@@ -326,13 +336,19 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   bool TakePackets(uint32_t budget, uint32_t* taken);
   bool TakePacket(const ringbuffer::PacketView& view);
   bool TakeCompletion(const ringbuffer::PacketView& view);
+  bool HandOutCompletions();
+  bool MatchCompletionLocked(Completion& completion)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool is_attached() const { return incoming_.ring().control != nullptr; }
-  Slot* AcquireSlot(uint32_t bytes, bool* is_next);
+  Slot* AcquireSlot();
+  void GrantSlots();
+  void ReturnGrantsLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::string_view Unsound(Slot& slot) const;
   absl::Status CheckRooms(const ringbuffer::RingProducer& outgoing,
                           uint32_t channel_id);
   void DetachAnd(bool keep_sends);
-  Slot* AcquireSlotLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Slot* FreeSlotLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void UseSlot(Slot& slot);
   static void CountExternal(PacketInfo* info);
   void FillSlot(Slot& slot, const ringbuffer::PacketView& view);
   bool HasQuota();
@@ -402,12 +418,21 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
            state_ == EndpointRunState::kSuspended;
   }
 
+  uint32_t OutstandingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return taken_.load(std::memory_order_relaxed) - ended_;
+  }
+  void CountReceived(size_t bytes) {
+    bytes_received_.store(
+        bytes_received_.load(std::memory_order_relaxed) + bytes,
+        std::memory_order_relaxed);
+  }
   void CountSentLocked(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     ++counters_.packets_sent;
     counters_.bytes_sent += bytes;
   }
 
   // Looking (packet_endpoint_view.cc).
+  EndpointCounters CountersLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   EndpointLoad LoadLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ViewIncomingLocked(size_t packets_max, EndpointView* view) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -431,21 +456,35 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   // The polling thread's own.
   RingPair rings_;
   ringbuffer::RingConsumer incoming_;
+  // Completions that stand next to each other are looked up together: a lock
+  // for some, not for each.
+  std::vector<Completion> completions_;
   std::vector<std::byte> completion_bytes_;
   uint32_t bad_completions_ = 0;
-  // Slots that may still be taken before outstanding_ must be looked at.
+  // Slots that may still be taken before what is outstanding must be looked at.
   uint32_t quota_left_ = 0;
+  // Free slots of this batch: a lock for some, not for each.
+  std::vector<Slot*> granted_;
+  uint64_t next_sequence_ = 0;
   bool taking_ = false;      // within Poll(), packets taken and not released
   bool delivering_ = false;  // within Poll(), handing out what waited
   uint32_t delivered_ = 0;   // within the ring's batch
   uint32_t quota_;
+
+  // The polling thread writes these, any thread reads them.
+  std::atomic<uint32_t> taken_{0};  // packets, modulo 2^32
+  std::atomic<uint64_t> packets_received_{0};
+  std::atomic<uint64_t> bytes_received_{0};
+  // Written under the lock; the polling thread looks at each packet.
+  std::atomic<bool> is_faulted_{false};
+  std::atomic<bool> has_waiting_{false};
 
   mutable absl::Mutex mu_;
   EndpointRunState state_ ABSL_GUARDED_BY(mu_) = EndpointRunState::kDetached;
   ringbuffer::RingProducer outgoing_ ABSL_GUARDED_BY(mu_);
   std::deque<Slot> slots_ ABSL_GUARDED_BY(mu_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);
-  uint32_t outstanding_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t ended_ ABSL_GUARDED_BY(mu_) = 0;  // of taken_
   bool quota_blocked_ ABSL_GUARDED_BY(mu_) = false;
   // Slots whose packets wait for their receiver, in order of arrival.
   std::vector<uint32_t> waiting_ ABSL_GUARDED_BY(mu_);
@@ -460,11 +499,11 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   uint32_t awaiting_ ABSL_GUARDED_BY(mu_) = 0;
   // Ring bytes that a refused Send() waits for; 0: none waits.
   uint64_t wanted_room_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t batches_ ABSL_GUARDED_BY(mu_) = 0;
   bool retired_ ABSL_GUARDED_BY(mu_) = false;
   uint32_t leaving_ ABSL_GUARDED_BY(mu_) = 0;  // threads within Do()
   absl::CondVar left_;
+  // But for those above.
   EndpointCounters counters_ ABSL_GUARDED_BY(mu_);
   std::string fault_reason_ ABSL_GUARDED_BY(mu_);
   // Faulted outside Poll(): whoever polls wants to know.

@@ -176,13 +176,14 @@ absl::Status PacketEndpoint::RestoreIncoming(
   Slot* slot;
   {
     absl::MutexLock lock(&mu_);
-    if (outstanding_ >= limits().max_in_flight) {
+    if (OutstandingLocked() >= limits().max_in_flight) {
       return absl::ResourceExhaustedError(
           absl::StrCat("channel ", channel_id_,
                        ": more packets in flight than the limit of ",
                        limits().max_in_flight));
     }
-    slot = AcquireSlotLocked();
+    slot = FreeSlotLocked();
+    UseSlot(*slot);
     slot->info.type = saved.type;
     slot->info.completion_requested = saved.completion_requested;
     slot->info.transaction_id = saved.transaction_id;

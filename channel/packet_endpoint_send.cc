@@ -88,12 +88,12 @@ void PacketEndpoint::ReleaseSlotLocked(Slot& slot, Afterwards* after) {
   slot.state = SlotState::kFree;
   ++slot.info.generation;
   free_slots_.push_back(slot.info.slot);
-  --outstanding_;
+  ++ended_;
   if (std::exchange(quota_blocked_, false)) after->work = true;
-  if (orphan && outstanding_ == 0) after->work = true;
+  if (orphan && OutstandingLocked() == 0) after->work = true;
   if (retired_) {
     after->work = false;
-    after->end = outstanding_ == 0;
+    after->end = OutstandingLocked() == 0;
   }
 }
 
@@ -224,6 +224,7 @@ void PacketEndpoint::FaultLocked(std::string_view reason) {
   state_ = EndpointRunState::kFaulted;
   fault_reason_ = std::string(reason.substr(0, kMaxFaultReasonBytes));
   is_fault_news_ = true;
+  is_faulted_.store(true, std::memory_order_relaxed);
   ClearQueueLocked();
 }
 

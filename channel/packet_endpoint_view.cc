@@ -15,12 +15,12 @@ EndpointRunState PacketEndpoint::run_state() const {
 
 uint32_t PacketEndpoint::outstanding() const {
   absl::MutexLock lock(&mu_);
-  return outstanding_;
+  return OutstandingLocked();
 }
 
 uint32_t PacketEndpoint::held() const {
   absl::MutexLock lock(&mu_);
-  return outstanding_ - static_cast<uint32_t>(waiting_.size());
+  return OutstandingLocked() - static_cast<uint32_t>(waiting_.size());
 }
 
 uint32_t PacketEndpoint::awaiting() const {
@@ -35,7 +35,14 @@ uint32_t PacketEndpoint::queued() const {
 
 EndpointCounters PacketEndpoint::counters() const {
   absl::MutexLock lock(&mu_);
-  return counters_;
+  return CountersLocked();
+}
+
+EndpointCounters PacketEndpoint::CountersLocked() const {
+  EndpointCounters counters = counters_;
+  counters.packets_received = packets_received_.load(std::memory_order_relaxed);
+  counters.bytes_received = bytes_received_.load(std::memory_order_relaxed);
+  return counters;
 }
 
 std::string PacketEndpoint::fault_reason() const {
@@ -49,7 +56,7 @@ EndpointLoad PacketEndpoint::load() const {
 }
 
 EndpointLoad PacketEndpoint::LoadLocked() const {
-  return {counters_, outstanding_, awaiting_, queue_.size()};
+  return {CountersLocked(), OutstandingLocked(), awaiting_, queue_.size()};
 }
 
 EndpointView PacketEndpoint::View(size_t packets_max) const {

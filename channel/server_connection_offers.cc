@@ -48,10 +48,14 @@ absl::Status ServerConnection::CheckNewOffer(const OfferParams& params) const {
 }
 
 absl::StatusOr<ChannelId> ServerConnection::FreeChannelId() const {
-  if (offers_.size() < options_.limits.channels_max) {
-    for (uint32_t id = 1; id <= kMaxChannelId; ++id) {
-      if (!offers_by_channel_id_.contains(ChannelId{id})) return ChannelId{id};
-    }
+  // The lowest that is free: the map is in order of the numbers.
+  uint32_t free = 1;
+  for (const auto& [id, offer] : offers_by_channel_id_) {
+    if (id != ChannelId{free}) break;
+    ++free;
+  }
+  if (offers_.size() < options_.limits.channels_max && free <= kMaxChannelId) {
+    return ChannelId{free};
   }
   return absl::ResourceExhaustedError(
       absl::StrCat("all ", offers_.size(), " channel numbers are in use"));

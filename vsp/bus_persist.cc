@@ -40,8 +40,7 @@ struct Bus::RestorePlan {
   absl::Span<const DeviceOffer> devices;
 };
 
-// -- Save
-// ----------------------------------------------------------------------
+// -- Save ---------------------------------------------------------------------
 
 absl::StatusOr<std::string> Bus::Save() {
   if (!frozen_) {
@@ -108,8 +107,7 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   return body;
 }
 
-// -- Restore
-// -------------------------------------------------------------------
+// -- Restore ------------------------------------------------------------------
 
 absl::StatusOr<Bus::RestorePlan> Bus::PlanRestore(
     absl::Span<const std::byte> saved, const BusOptions& options,
