@@ -60,7 +60,7 @@ class Carrier {
 class Stack final : public Carrier {
  public:
   explicit Stack(uint32_t payload_bytes) : payload_(payload_bytes) {
-    const bool offered = pair_.host.Offer(EchoOffer(1), &device_).ok();
+    const bool offered = pair_.host->Offer(EchoOffer(1), &device_).ok();
     pair_.guest.AddDriver(EchoOffer(1).interface_type, &driver_);
     pair_.Connect();
     if (!offered || driver_.channel == nullptr) std::abort();
@@ -72,7 +72,7 @@ class Stack final : public Carrier {
   void Send(uint32_t count) override {
     driver_.Request(absl::MakeSpan(payload_), count);
   }
-  void Serve() override { pair_.host.Poll(); }
+  void Serve() override { pair_.host->Poll(); }
   uint64_t Reap() override {
     pair_.guest.Poll();
     return driver_.answers;
@@ -283,7 +283,7 @@ class Channels {
 
   void Offer() {
     for (uint32_t i = 0; i < drivers_.size(); ++i) {
-      if (!pair_.host.Offer(EchoOffer(i), &device_).ok()) std::abort();
+      if (!pair_.host->Offer(EchoOffer(i), &device_).ok()) std::abort();
       pair_.guest.AddDriver(EchoOffer(i).interface_type, &drivers_[i]);
     }
   }
@@ -295,7 +295,7 @@ class Channels {
   void Request() {
     EchoDriver& busy = drivers_.back();
     busy.Request(absl::MakeSpan(payload_), 1);
-    pair_.host.Poll();
+    pair_.host->Poll();
     pair_.guest.Poll();
     if (busy.answers != busy.requests) std::abort();
   }
@@ -315,7 +315,7 @@ void RegisterOpen(uint32_t channels, uint32_t data_pages,
     double bytes = 0;
     for (auto iteration : state) {
       Channels all(channels, data_pages);
-      const uint64_t before = AllocatedBytes();
+      const int64_t before = AllocatedBytes();
       const auto begin = std::chrono::steady_clock::now();
       all.Offer();
       all.Open();

@@ -3,6 +3,7 @@
 #include "ferrybus/channel/endpoint_persist.h"
 
 #include <set>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -10,12 +11,20 @@
 #include "ferrybus/ringbuffer/ring_index.h"
 #include "ferrybus/savestate/channel.pb.h"
 #include "ferrybus/savestate/proto_limits.h"
+#include "google/protobuf/arena.h"
 
 namespace ferrybus {
 namespace {
 
 namespace proto = ::ferrybus::savestate::v1;
 using ringbuffer::PacketType;
+
+// Messages of many packets come from few blocks.
+google::protobuf::ArenaOptions ArenaSettings() {
+  google::protobuf::ArenaOptions options;
+  options.max_block_size = 256 << 10;
+  return options;
+}
 
 // -- Out ---------------------------------------------------------------------
 
@@ -26,23 +35,23 @@ void Fill(const ringbuffer::RingPosition& position, uint32_t data_bytes,
   out->set_data_bytes(data_bytes);
 }
 
-void Fill(const EndpointState::Incoming& packet,
-          proto::IncomingPacketState* out) {
+// Packets are moved, not copied: there may be many.
+void Fill(EndpointState::Incoming& packet, proto::IncomingPacketState* out) {
   out->set_type(static_cast<uint32_t>(packet.type));
   out->set_completion_requested(packet.completion_requested);
   out->set_transaction_id(packet.transaction_id);
-  out->set_extension(packet.extension);
-  out->set_payload(packet.payload);
-  out->set_device_blob(packet.blob);
+  out->set_extension(std::move(packet.extension));
+  out->set_payload(std::move(packet.payload));
+  out->set_device_blob(std::move(packet.blob));
   out->set_is_waiting(packet.is_waiting);
 }
 
-void Fill(const EndpointState::Queued& packet, proto::QueuedPacketState* out) {
+void Fill(EndpointState::Queued& packet, proto::QueuedPacketState* out) {
   out->set_type(static_cast<uint32_t>(packet.type));
   out->set_flags(packet.flags);
   out->set_transaction_id(packet.transaction_id);
-  out->set_extension(packet.extension);
-  out->set_payload(packet.payload);
+  out->set_extension(std::move(packet.extension));
+  out->set_payload(std::move(packet.payload));
   out->set_tag(packet.tag);
   out->set_wants_sent(packet.wants_sent);
 }
@@ -54,7 +63,8 @@ class Reader {
   Reader(const EndpointLimits& limits, const std::string& where)
       : limits_(limits), where_(where) {}
 
-  absl::StatusOr<EndpointState> Read(const proto::EndpointState& in);
+  // Takes the packets' bytes out of `in`.
+  absl::StatusOr<EndpointState> Read(proto::EndpointState& in);
 
  private:
   template <typename... Parts>
@@ -66,9 +76,9 @@ class Reader {
   absl::Status CheckRing(const proto::RingState& ring, const char* what) const;
   absl::Status CheckPacket(uint32_t type, const std::string& extension) const;
   absl::StatusOr<EndpointState::Incoming> ReadIncoming(
-      const proto::IncomingPacketState& in) const;
-  absl::StatusOr<EndpointState::Queued> ReadQueued(
-      const proto::QueuedPacketState& in, uint32_t data_bytes) const;
+      proto::IncomingPacketState& in) const;
+  absl::StatusOr<EndpointState::Queued> ReadQueued(proto::QueuedPacketState& in,
+                                                   uint32_t data_bytes) const;
 
   const EndpointLimits& limits_;
   const std::string& where_;
@@ -121,7 +131,7 @@ absl::Status Reader::CheckPacket(uint32_t type,
 }
 
 absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
-    const proto::IncomingPacketState& in) const {
+    proto::IncomingPacketState& in) const {
   EndpointState::Incoming packet;
   packet.type = static_cast<PacketType>(in.type());
   packet.completion_requested = in.completion_requested();
@@ -137,9 +147,9 @@ absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
     return Bad("packet ", in.transaction_id(), " of ", bytes,
                " bytes in flight; the limit is ", limits_.max_packet_bytes);
   }
-  packet.extension = in.extension();
-  packet.payload = in.payload();
-  packet.blob = in.device_blob();
+  packet.extension.swap(*in.mutable_extension());
+  packet.payload.swap(*in.mutable_payload());
+  packet.blob.swap(*in.mutable_device_blob());
   packet.is_waiting = in.is_waiting();
   if (packet.is_waiting && !packet.blob.empty()) {
     return Bad("packet ", in.transaction_id(),
@@ -149,7 +159,7 @@ absl::StatusOr<EndpointState::Incoming> Reader::ReadIncoming(
 }
 
 absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
-    const proto::QueuedPacketState& in, uint32_t data_bytes) const {
+    proto::QueuedPacketState& in, uint32_t data_bytes) const {
   const absl::Status status = CheckPacket(in.type(), in.extension());
   if (!status.ok()) return status;
   const uint64_t ring_bytes = ringbuffer::PacketRingBytes(
@@ -165,13 +175,13 @@ absl::StatusOr<EndpointState::Queued> Reader::ReadQueued(
   return EndpointState::Queued{static_cast<PacketType>(in.type()),
                                static_cast<uint16_t>(in.flags()),
                                in.transaction_id(),
-                               in.extension(),
-                               in.payload(),
+                               std::move(*in.mutable_extension()),
+                               std::move(*in.mutable_payload()),
                                in.tag(),
                                in.wants_sent()};
 }
 
-absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
+absl::StatusOr<EndpointState> Reader::Read(proto::EndpointState& in) {
   EndpointState out;
   out.fault_reason = in.fault_reason();
   if (out.fault_reason.size() > kMaxFaultReasonBytes) {
@@ -201,12 +211,13 @@ absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
                        in.outgoing_ring().peer_index()};
   out.incoming_data_bytes = in.incoming_ring().data_bytes();
   out.outgoing_data_bytes = in.outgoing_ring().data_bytes();
-  for (const proto::IncomingPacketState& packet : in.incoming()) {
+  out.incoming.reserve(in.incoming_size());
+  for (proto::IncomingPacketState& packet : *in.mutable_incoming()) {
     absl::StatusOr<EndpointState::Incoming> read = ReadIncoming(packet);
     if (!read.ok()) return read.status();
     out.incoming.push_back(*std::move(read));
   }
-  for (const proto::QueuedPacketState& packet : in.queued()) {
+  for (proto::QueuedPacketState& packet : *in.mutable_queued()) {
     absl::StatusOr<EndpointState::Queued> read =
         ReadQueued(packet, out.outgoing_data_bytes);
     if (!read.ok()) return read.status();
@@ -227,20 +238,22 @@ absl::StatusOr<EndpointState> Reader::Read(const proto::EndpointState& in) {
 
 }  // namespace
 
-std::string SaveChannelSnapshot(const ChannelSnapshot& snapshot) {
-  proto::ChannelState channel;
+std::string SaveChannelSnapshot(ChannelSnapshot snapshot) {
+  google::protobuf::Arena arena(ArenaSettings());
+  auto& channel =
+      *google::protobuf::Arena::CreateMessage<proto::ChannelState>(&arena);
   proto::EndpointState* const out = channel.mutable_endpoint();
-  const EndpointState& state = snapshot.endpoint;
-  channel.set_device_state(snapshot.device_state);
+  EndpointState& state = snapshot.endpoint;
+  channel.set_device_state(std::move(snapshot.device_state));
   out->set_fault_reason(state.fault_reason);
   Fill(state.incoming_ring, state.incoming_data_bytes,
        out->mutable_incoming_ring());
   Fill(state.outgoing_ring, state.outgoing_data_bytes,
        out->mutable_outgoing_ring());
-  for (const EndpointState::Incoming& packet : state.incoming) {
+  for (EndpointState::Incoming& packet : state.incoming) {
     Fill(packet, out->add_incoming());
   }
-  for (const EndpointState::Queued& packet : state.queued) {
+  for (EndpointState::Queued& packet : state.queued) {
     Fill(packet, out->add_queued());
   }
   for (const EndpointState::Awaiting& packet : state.awaiting) {
@@ -256,12 +269,14 @@ std::string SaveChannelSnapshot(const ChannelSnapshot& snapshot) {
 absl::StatusOr<ChannelSnapshot> ParseChannelSnapshot(
     absl::Span<const std::byte> bytes, const EndpointLimits& limits,
     const std::string& where) {
-  proto::ChannelState channel;
+  google::protobuf::Arena arena(ArenaSettings());
+  auto& channel =
+      *google::protobuf::Arena::CreateMessage<proto::ChannelState>(&arena);
   const absl::Status parsed =
       savestate::ParseBounded(bytes, savestate::ProtoLimits(), &channel, where);
   if (!parsed.ok()) return parsed;
   absl::StatusOr<EndpointState> endpoint =
-      Reader(limits, where).Read(channel.endpoint());
+      Reader(limits, where).Read(*channel.mutable_endpoint());
   if (!endpoint.ok()) return endpoint.status();
   return ChannelSnapshot{*std::move(endpoint), channel.device_state()};
 }

@@ -26,7 +26,7 @@ struct ChannelSnapshot {
   std::string device_state;
 };
 
-std::string SaveChannelSnapshot(const ChannelSnapshot& snapshot);
+std::string SaveChannelSnapshot(ChannelSnapshot snapshot);
 
 // `where` names the section in error texts.
 absl::StatusOr<ChannelSnapshot> ParseChannelSnapshot(

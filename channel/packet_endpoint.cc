@@ -87,9 +87,9 @@ absl::Status PacketEndpoint::Attach(RingPair rings, uint32_t channel_id) {
   channel_id_ = channel_id;
   bad_completions_ = 0;
   quota_left_ = 0;
-  packets_received_.store(0, std::memory_order_relaxed);
-  bytes_received_.store(0, std::memory_order_relaxed);
-  is_faulted_.store(false, std::memory_order_relaxed);
+  packets_received_.set(0);
+  bytes_received_.set(0);
+  is_faulted_.set(false);
   absl::MutexLock lock(&mu_);
   outgoing_ = outgoing;
   counters_ = EndpointCounters();
@@ -287,9 +287,8 @@ void PacketEndpoint::SetQuota(uint32_t quota) {
 bool PacketEndpoint::TakePacket(const PacketView& view) {
   Slot* const slot = AcquireSlot();
   if (slot == nullptr) return false;
-  packets_received_.store(packets_received_.load(std::memory_order_relaxed) + 1,
-                          std::memory_order_relaxed);
-  CountReceived(view.extension.size() + view.payload.size());
+  packets_received_.add(1);
+  bytes_received_.add(view.extension.size() + view.payload.size());
   FillSlot(*slot, view);
   const std::string_view unsound = Unsound(*slot);
   if (!unsound.empty()) {
@@ -297,8 +296,7 @@ bool PacketEndpoint::TakePacket(const PacketView& view) {
     return false;
   }
   // It can be handed out at once.
-  if (!has_waiting_.load(std::memory_order_relaxed) && !delivering_ &&
-      !options_.wants_blocking) {
+  if (!has_waiting_.get() && !delivering_ && !options_.wants_blocking) {
     ++delivered_;
     events_->OnPacket(IncomingPacket(this, &slot->info));
     return true;
@@ -334,7 +332,7 @@ std::string_view PacketEndpoint::Unsound(Slot& slot) const {
 
 // A slot for one more packet; null when the endpoint stopped meanwhile.
 PacketEndpoint::Slot* PacketEndpoint::AcquireSlot() {
-  if (is_faulted_.load(std::memory_order_relaxed)) return nullptr;
+  if (is_faulted_.get()) return nullptr;
   if (granted_.empty()) GrantSlots();
   Slot* const slot = granted_.back();
   granted_.pop_back();
@@ -373,8 +371,7 @@ PacketEndpoint::Slot* PacketEndpoint::FreeSlotLocked() {
 void PacketEndpoint::UseSlot(Slot& slot) {
   slot.state = SlotState::kInFlight;
   slot.sequence = next_sequence_++;
-  taken_.store(taken_.load(std::memory_order_relaxed) + 1,
-               std::memory_order_relaxed);
+  taken_.add(1);
 }
 
 // What a GPA-direct packet's ranges add up to.  They may still be unsound.
@@ -413,7 +410,7 @@ bool PacketEndpoint::TakeCompletion(const PacketView& view) {
   view.payload.CopyTo(absl::MakeSpan(completion_bytes_).subspan(offset));
   completions_.push_back(
       {view.transaction_id, static_cast<uint32_t>(offset), bytes});
-  CountReceived(bytes);
+  bytes_received_.add(bytes);
   const bool go_on = completions_.size() < kCompletionsMax &&
                      completion_bytes_.size() < kCompletionBytesMax;
   return go_on || HandOutCompletions();

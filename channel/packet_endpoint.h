@@ -50,7 +50,6 @@
 #ifndef FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
 #define FERRYBUS_CHANNEL_PACKET_ENDPOINT_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -70,7 +69,9 @@
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/guest_pins.h"
 #include "ferrybus/channel/incoming_packet.h"
+#include "ferrybus/channel/outgoing_packet.h"
 #include "ferrybus/channel/outgoing_queue.h"
+#include "ferrybus/channel/relaxed.h"
 #include "ferrybus/channel/ring_pair.h"
 #include "ferrybus/ringbuffer/ring_consumer.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
@@ -117,47 +118,6 @@ struct EndpointOptions {
   uint32_t max_external_ranges = 0;
   // Null: guest memory stays in place by itself.
   GuestPins* pins = nullptr;
-};
-
-// Where the answer to a packet goes whose sender waits for it, instead of to
-// OnCompletion.  The polling thread's.
-struct ReplyRoom {
-  enum class State : uint8_t {
-    kWaiting,
-    kDone,  // answered; or in the ring, if no completion was wanted
-    kGone,  // the channel closed
-  };
-  State state = State::kWaiting;
-  absl::Span<std::byte> room;
-  size_t bytes = 0;  // of the answer; what does not fit is cut off
-};
-
-// What may be sent, and how.
-struct OutgoingPacket {
-  ringbuffer::PacketType type = ringbuffer::PacketType::kDataInBand;
-  absl::Span<const std::byte> extension;
-  absl::Span<const std::byte> payload;
-  bool wants_completion = false;
-  uint64_t tag = 0;  // for OnCompletion
-  // On a full ring: true queues the packet (kOk), false answers kFull and
-  // OnRoom follows.
-  bool may_queue = false;
-  // With may_queue: a closed channel takes the packet, too, and sends it when
-  // it opens.
-  bool may_wait_for_open = false;
-  // OnSent(tag) follows when the packet is in the ring.
-  bool wants_sent = false;
-  ReplyRoom* reply = nullptr;  // Cancel() before it ends
-};
-
-enum class [[nodiscard]] SendStatus : uint8_t{
-    kOk,
-    kFull,
-    kTooLarge,
-    kClosed,
-    // A pipe has no completions and no external data, a host sends no
-    // external data.
-    kNotSupported,
 };
 
 class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
@@ -419,12 +379,7 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   }
 
   uint32_t OutstandingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return taken_.load(std::memory_order_relaxed) - ended_;
-  }
-  void CountReceived(size_t bytes) {
-    bytes_received_.store(
-        bytes_received_.load(std::memory_order_relaxed) + bytes,
-        std::memory_order_relaxed);
+    return taken_.get() - ended_;
   }
   void CountSentLocked(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     ++counters_.packets_sent;
@@ -472,12 +427,12 @@ class PacketEndpoint final : private IncomingPacketOwner, private PinOwner {
   uint32_t quota_;
 
   // The polling thread writes these, any thread reads them.
-  std::atomic<uint32_t> taken_{0};  // packets, modulo 2^32
-  std::atomic<uint64_t> packets_received_{0};
-  std::atomic<uint64_t> bytes_received_{0};
+  Relaxed<uint32_t> taken_{0};  // packets, modulo 2^32
+  Relaxed<uint64_t> packets_received_{0};
+  Relaxed<uint64_t> bytes_received_{0};
   // Written under the lock; the polling thread looks at each packet.
-  std::atomic<bool> is_faulted_{false};
-  std::atomic<bool> has_waiting_{false};
+  Relaxed<bool> is_faulted_{false};
+  Relaxed<bool> has_waiting_{false};
 
   mutable absl::Mutex mu_;
   EndpointRunState state_ ABSL_GUARDED_BY(mu_) = EndpointRunState::kDetached;

@@ -22,9 +22,8 @@ std::string ToString(absl::Span<const std::byte> bytes) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-std::vector<std::byte> ToBytes(const std::string& text) {
-  const std::byte* const data = reinterpret_cast<const std::byte*>(text.data());
-  return std::vector<std::byte>(data, data + text.size());
+absl::Span<const std::byte> AsBytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
 }  // namespace
@@ -187,10 +186,14 @@ absl::Status PacketEndpoint::RestoreIncoming(
     slot->info.type = saved.type;
     slot->info.completion_requested = saved.completion_requested;
     slot->info.transaction_id = saved.transaction_id;
-    slot->bytes = ToBytes(saved.extension + saved.payload);
-    const absl::Span<const std::byte> bytes = slot->bytes;
-    slot->info.extension = bytes.first(saved.extension.size());
-    slot->info.payload = bytes.subspan(saved.extension.size());
+    const size_t extension = saved.extension.size();
+    slot->bytes.resize(extension + saved.payload.size());
+    std::byte* const bytes = slot->bytes.data();
+    std::copy_n(AsBytes(saved.extension).begin(), extension, bytes);
+    std::copy_n(AsBytes(saved.payload).begin(), saved.payload.size(),
+                bytes + extension);
+    slot->info.extension = {bytes, extension};
+    slot->info.payload = {bytes + extension, saved.payload.size()};
     slot->info.may_block = false;
     CountExternal(&slot->info);
   }
@@ -206,10 +209,7 @@ absl::Status PacketEndpoint::RestoreIncoming(
     packet.Defer();
     return absl::OkStatus();
   }
-  return restore_blob(
-      std::move(packet),
-      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(saved.blob.data()),
-                          saved.blob.size()));
+  return restore_blob(std::move(packet), AsBytes(saved.blob));
 }
 
 absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
@@ -247,7 +247,7 @@ absl::Status PacketEndpoint::RestoreOutgoingLocked(const EndpointState& state) {
     }
     QueuedPacket& packet =
         PushQueueLocked({queued.type, queued.flags, queued.transaction_id},
-                        ToBytes(queued.extension), ToBytes(queued.payload));
+                        AsBytes(queued.extension), AsBytes(queued.payload));
     packet.tag = queued.tag;
     packet.wants_sent = queued.wants_sent;
   }

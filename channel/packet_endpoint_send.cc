@@ -224,7 +224,7 @@ void PacketEndpoint::FaultLocked(std::string_view reason) {
   state_ = EndpointRunState::kFaulted;
   fault_reason_ = std::string(reason.substr(0, kMaxFaultReasonBytes));
   is_fault_news_ = true;
-  is_faulted_.store(true, std::memory_order_relaxed);
+  is_faulted_.set(true);
   ClearQueueLocked();
 }
 

@@ -40,8 +40,8 @@ EndpointCounters PacketEndpoint::counters() const {
 
 EndpointCounters PacketEndpoint::CountersLocked() const {
   EndpointCounters counters = counters_;
-  counters.packets_received = packets_received_.load(std::memory_order_relaxed);
-  counters.bytes_received = bytes_received_.load(std::memory_order_relaxed);
+  counters.packets_received = packets_received_.get();
+  counters.bytes_received = bytes_received_.get();
   return counters;
 }
 

@@ -24,7 +24,7 @@ void PacketEndpoint::WaitLocked(Slot& slot) {
     --at;
   }
   waiting_.insert(at, slot.info.slot);
-  has_waiting_.store(true, std::memory_order_relaxed);
+  has_waiting_.set(true);
 }
 
 void PacketEndpoint::DeferPacket(uint32_t slot_index, uint32_t generation) {
@@ -55,7 +55,7 @@ PacketEndpoint::Slot* PacketEndpoint::NextWaiting() {
   Slot& slot = slots_[waiting_.front()];
   if (slot.pin == PinState::kPending) return nullptr;
   waiting_.erase(waiting_.begin());
-  has_waiting_.store(!waiting_.empty(), std::memory_order_relaxed);
+  has_waiting_.set(!waiting_.empty());
   return &slot;
 }
 
@@ -82,7 +82,7 @@ void PacketEndpoint::DropWaiting() {
   {
     absl::MutexLock lock(&mu_);
     waiting.swap(waiting_);
-    has_waiting_.store(false, std::memory_order_relaxed);
+    has_waiting_.set(false);
   }
   for (const uint32_t index : waiting) {
     Unpin(index, SlotOf(index)->info.generation);

@@ -19,16 +19,6 @@ namespace {
 // A refusal lists at most this many sections; the rest is a count.
 constexpr size_t kListedMax = 8;
 
-// A NUL-padded field without its padding.  False when a byte after the first
-// NUL is not NUL: two spellings of one name would let two readers disagree.
-bool ReadPaddedName(const std::byte* at, std::string_view* name) {
-  const std::string_view field(reinterpret_cast<const char*>(at),
-                               kFrameNameBytes);
-  const size_t end = std::min(field.find('\0'), field.size());
-  *name = field.substr(0, end);
-  return field.find_first_not_of('\0', end) == std::string_view::npos;
-}
-
 struct Header {
   std::string_view producer;
   uint32_t section_count = 0;
@@ -326,8 +316,20 @@ const Section* Frame::Find(std::string_view name, uint64_t instance) const {
   return &sections_[*at];
 }
 
+bool Frame::HasSeal() const {
+  return std::any_of(
+      sections_.begin(), sections_.end(),
+      [](const Section& section) { return section.name == kSealSection; });
+}
+
 absl::StatusOr<std::vector<Section>> CheckKnownSections(
     const Frame& frame, absl::Span<const KnownSection> known) {
+  if (frame.HasSeal()) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "the file is sealed (section \"%s\") and nobody has checked the seal; "
+        "give this reader what savestate::OpenSeal returns",
+        kSealSection));
+  }
   std::vector<Section> skipped;
   std::vector<std::string> refused;
   size_t refused_count = 0;

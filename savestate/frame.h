@@ -111,6 +111,9 @@ class Frame {
   // Null when there is none.
   const Section* Find(std::string_view name, uint64_t instance = 0) const;
 
+  // Whether it has a seal, true or false: OpenSeal (seal.h) checks it.
+  bool HasSeal() const;
+
  private:
   Frame() = default;
 
@@ -129,6 +132,8 @@ struct KnownSection {
 // back as the list of what will be left out; the caller should report it.
 // kUnimplemented, naming all that is in the way, when an unknown section is
 // required or a known one (required or not) is newer than `max_version`.
+// kFailedPrecondition when the frame is sealed: whoever reads its sections must
+// have checked the seal, and then has a frame without one.
 absl::StatusOr<std::vector<Section>> CheckKnownSections(
     const Frame& frame, absl::Span<const KnownSection> known);
 

@@ -1,21 +1,45 @@
 // SPDX-License-Identifier: MIT
 //
+// Frames, sealed or not, as they are and with their checksums made right.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "ferrybus/savestate/frame.h"
 #include "ferrybus/savestate/frame_fixup.h"
 #include "ferrybus/savestate/frame_report.h"
+#include "ferrybus/savestate/seal.h"
 
 namespace ferrybus::savestate {
 namespace {
 
 void Check(bool condition) {
   if (!condition) std::abort();
+}
+
+// A file that is sealed opens, or does not; one that is not can be sealed.
+// Either way there is one spelling.
+void SealAndCheck(const std::string& file, const Frame& frame) {
+  const auto bytes = [](std::string_view text) {
+    return absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()),
+                               text.size());
+  };
+  const SealKey key{"fuzz", bytes("32 bytes that everybody can read")};
+  const auto info = DescribeSeal(frame);
+  const auto opened = OpenSeal(bytes(file), {key}, 0);
+  Check(info.ok() || !opened.ok());
+  if (opened.ok()) {
+    Check(opened->seal.counter == info->counter);
+    Check(*Seal(bytes(opened->frame), key, info->counter) == file);
+  }
+  if (frame.HasSeal()) return;
+  const auto sealed = Seal(bytes(file), key, 7);
+  if (!sealed.ok()) return;  // at a limit
+  Check(OpenSeal(bytes(*sealed), {key}, 7)->frame == file);
 }
 
 void ParseAndCheck(const std::string& file) {
@@ -41,6 +65,7 @@ void ParseAndCheck(const std::string& file) {
   }
   const auto again = writer.Finish();
   Check(again.ok() && *again == file);
+  SealAndCheck(file, *frame);
 }
 
 }  // namespace

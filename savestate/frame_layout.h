@@ -17,6 +17,13 @@
 //
 // The first 64 bytes never change, in any frame version.
 //
+//   body of the section "authentication" (seal.h), 72 bytes
+//   @0   u32 algorithm, 1: HMAC-SHA-256
+//   @4   u32 reserved, 0
+//   @8   u64 counter
+//   @16  key id, 24 bytes, NUL padded
+//   @40  tag, 32 bytes
+//
 // Trust: the Load functions read what is there; whoever calls them has
 // checked that the bytes exist, and checks the value afterwards.
 
@@ -59,6 +66,18 @@ inline constexpr size_t kReservedOffset = 60;
 // Section flags; every other bit is zero.
 inline constexpr uint32_t kSectionFlagRequired = 1;
 
+// The seal: a section of its own, last in the table.
+inline constexpr std::string_view kSealSection = "authentication";
+inline constexpr uint32_t kSealVersion = 1;
+inline constexpr uint32_t kSealHmacSha256 = 1;
+inline constexpr size_t kSealAlgorithmOffset = 0;
+inline constexpr size_t kSealReservedOffset = 4;
+inline constexpr size_t kSealCounterOffset = 8;
+inline constexpr size_t kSealKeyIdOffset = 16;
+inline constexpr size_t kSealTagOffset = 40;
+inline constexpr size_t kSealTagBytes = 32;
+inline constexpr size_t kSealBodyBytes = kSealTagOffset + kSealTagBytes;
+
 inline uint64_t LoadLittleEndian(const std::byte* at, size_t size_bytes) {
   uint64_t value = 0;
   for (size_t i = 0; i < size_bytes; ++i) {
@@ -99,6 +118,16 @@ inline bool IsSectionName(std::string_view name) {
            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                   (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
          });
+}
+
+// A NUL-padded field without its padding.  False when a byte after the first
+// NUL is not NUL: two spellings of one name would let two readers disagree.
+inline bool ReadPaddedName(const std::byte* at, std::string_view* name) {
+  const std::string_view field(reinterpret_cast<const char*>(at),
+                               kFrameNameBytes);
+  const size_t end = std::min(field.find('\0'), field.size());
+  *name = field.substr(0, end);
+  return field.find_first_not_of('\0', end) == std::string_view::npos;
 }
 
 inline bool IsProducerName(std::string_view name) {

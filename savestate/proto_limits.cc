@@ -43,6 +43,18 @@ bool HasUnknownFields(const Message& message) {
   return false;
 }
 
+// Whether an enum's unknown value may have become an unknown field: only the
+// enums of proto2 are closed.
+bool MayHoldUnknownFields(const google::protobuf::FileDescriptor& file) {
+  if (file.syntax() != google::protobuf::FileDescriptor::SYNTAX_PROTO3) {
+    return true;
+  }
+  for (int i = 0; i < file.dependency_count(); ++i) {
+    if (MayHoldUnknownFields(*file.dependency(i))) return true;
+  }
+  return false;
+}
+
 absl::Status Parse(absl::Span<const std::byte> bytes, const ProtoLimits& limits,
                    Message* out, std::string_view where) {
   const auto size_bytes = static_cast<int>(bytes.size());
@@ -64,7 +76,8 @@ absl::Status Parse(absl::Span<const std::byte> bytes, const ProtoLimits& limits,
   }
   if (limits.unknown_fields == UnknownFields::kDiscard) {
     out->DiscardUnknownFields();
-  } else if (HasUnknownFields(*out)) {
+  } else if (MayHoldUnknownFields(*out->GetDescriptor()->file()) &&
+             HasUnknownFields(*out)) {
     return absl::InvalidArgumentError(
         absl::StrFormat("%s: unknown enum values", where));
   }
@@ -92,17 +105,19 @@ absl::Status ParseBounded(absl::Span<const std::byte> bytes,
 }
 
 std::string SerializeDeterministic(const Message& message) {
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream sink(&bytes);
-    google::protobuf::io::CodedOutputStream stream(&sink);
-    stream.SetSerializationDeterministic(true);
-    if (message.IsInitialized() && message.SerializeToCodedStream(&stream)) {
-      stream.Trim();
-      return bytes;
-    }
+  const size_t size_bytes = message.ByteSizeLong();
+  if (!message.IsInitialized() ||
+      size_bytes > std::numeric_limits<int>::max()) {
+    return std::string();
   }
-  return std::string();
+  std::string bytes(size_bytes, '\0');
+  google::protobuf::io::ArrayOutputStream sink(bytes.data(),
+                                               static_cast<int>(size_bytes));
+  google::protobuf::io::CodedOutputStream stream(&sink);
+  stream.SetSerializationDeterministic(true);
+  message.SerializeWithCachedSizes(&stream);
+  stream.Trim();  // the last bytes, too
+  return bytes;
 }
 
 }  // namespace ferrybus::savestate

@@ -19,8 +19,7 @@
 // Ownership: keys are borrowed and not copied; wiping them is their owner's.
 // Thread safety: functions without state.
 // Trust: the bytes may be hostile.  Tags are compared in constant time.
-// Cost: one pass of SHA-256 (about 0.5 ms per MiB with SHA instructions), one
-// copy of the frame, and two CRC32C passes.
+// Cost: each byte is hashed once, copied twice, and read twice for its CRC32C.
 //
 //   SealKey key{"guest-7", secret};
 //   absl::StatusOr<std::string> file = Seal(saved, key, generation);

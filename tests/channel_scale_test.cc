@@ -29,7 +29,7 @@ class ScaleTest : public ::testing::Test {
  protected:
   void OpenAll(uint32_t channels) {
     for (uint32_t i = 0; i < channels; ++i) {
-      const auto offer = pair_.host.Offer(EchoOffer(i), &device_);
+      const auto offer = pair_.host->Offer(EchoOffer(i), &device_);
       ASSERT_TRUE(offer.ok()) << offer.status();
       offers_.push_back(*offer);
       drivers_.emplace_back();
@@ -79,14 +79,14 @@ TEST_F(ScaleTest, OpensUsesAndClosesEveryChannelThatAConnectionCanHave) {
   OpenAll(kMaxChannelId);
   // All of guest RAM is in rings now.
   EXPECT_FALSE(pair_.pages.Allocate(1).ok());
-  EXPECT_FALSE(pair_.host.Offer(EchoOffer(kMaxChannelId), &device_).ok());
+  EXPECT_FALSE(pair_.host->Offer(EchoOffer(kMaxChannelId), &device_).ok());
   RequestAll(3);
   for (const EchoDriver& driver : drivers_) EXPECT_EQ(driver.answers, 3u);
 
   // Half of them end from this side, half from the other.
   for (size_t i = 0; i < offers_.size(); ++i) {
     if (i % 2 == 0) {
-      ASSERT_TRUE(pair_.host.Rescind(offers_[i]).ok());
+      ASSERT_TRUE(pair_.host->Rescind(offers_[i]).ok());
     } else {
       ASSERT_TRUE(pair_.guest.Close(&drivers_[i]).ok());
     }
@@ -95,7 +95,7 @@ TEST_F(ScaleTest, OpensUsesAndClosesEveryChannelThatAConnectionCanHave) {
   EXPECT_EQ(CountOpen(), 0u);
   for (size_t i = 0; i < offers_.size(); ++i) {
     EXPECT_EQ(pair_.guest.channel(&drivers_[i]), nullptr);
-    EXPECT_EQ(pair_.host.channel(offers_[i]) == nullptr, i % 2 == 0);
+    EXPECT_EQ(pair_.host->channel(offers_[i]) == nullptr, i % 2 == 0);
   }
   // And every page of their rings is free.
   EXPECT_TRUE(pair_.pages.Allocate(kMaxChannelId * kRingPages).ok());
@@ -104,13 +104,13 @@ TEST_F(ScaleTest, OpensUsesAndClosesEveryChannelThatAConnectionCanHave) {
 TEST_F(ScaleTest, GivesTheNumbersOfRescindedChannelsAway) {
   OpenAll(kMaxChannelId);
   for (const OfferId offer : offers_) {
-    ASSERT_TRUE(pair_.host.Rescind(offer).ok());
+    ASSERT_TRUE(pair_.host->Rescind(offer).ok());
   }
   pair_.Pump();
   ASSERT_EQ(CountOpen(), 0u);
   // The drivers wait for the next ones.
   for (uint32_t i = 0; i < kMaxChannelId; ++i) {
-    ASSERT_TRUE(pair_.host.Offer(EchoOffer(10'000 + i), &device_).ok());
+    ASSERT_TRUE(pair_.host->Offer(EchoOffer(10'000 + i), &device_).ok());
   }
   pair_.Pump();
   EXPECT_EQ(CountOpen(), kMaxChannelId);
@@ -166,7 +166,7 @@ TEST_P(AllocationTest, APacketCostsNoneThroughTheWholeStack) {
   EchoDevice device;
   EchoDriver driver;
   BusPair pair(256);
-  ASSERT_TRUE(pair.host.Offer(EchoOffer(1), &device).ok());
+  ASSERT_TRUE(pair.host->Offer(EchoOffer(1), &device).ok());
   pair.guest.AddDriver(EchoOffer(1).interface_type, &driver);
   pair.Connect();
   ASSERT_NE(driver.channel, nullptr);

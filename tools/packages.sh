@@ -21,7 +21,7 @@ libgmock-dev              GoogleMock
 libbenchmark-dev          Google Benchmark
 liburing-dev              asynchronous disk I/O of the storage device
 libisal-dev               fast CRC32C of the saved state
-libssl-dev                SHA-256 of the checkpoint manifest
+libssl-dev                SHA-256 of the checkpoint manifest, HMAC of sealed states
 libext2fs-dev             the demo reads its disk's file system
 comerr-dev                libext2fs needs it to link
 e2fsprogs                 the demo makes and checks file systems

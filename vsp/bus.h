@@ -40,6 +40,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -84,6 +85,11 @@ class BusObserver {
   virtual bool OnTlConnectRequested(const TlConnectRequest& request) {
     (void)request;
     return false;
+  }
+  // A restore left out an optional section that only newer builds know, by
+  // name and instance.
+  virtual void OnSectionSkipped(std::string_view name, uint64_t instance) {
+    (void)name, (void)instance;
   }
 };
 

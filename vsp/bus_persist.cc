@@ -8,6 +8,7 @@
 
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,14 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+void ReportSkipped(BusObserver* observer,
+                   absl::Span<const savestate::Section> skipped) {
+  if (observer == nullptr) return;
+  for (const savestate::Section& section : skipped) {
+    observer->OnSectionSkipped(section.name, section.instance);
+  }
+}
+
 }  // namespace
 
 // What a restore will do, checked.
@@ -38,6 +47,7 @@ struct Bus::RestorePlan {
   CheckedServerConnection connection;
   std::map<OfferId, ChannelSnapshot> channels;
   absl::Span<const DeviceOffer> devices;
+  std::vector<savestate::Section> skipped;  // within the saved bytes
 };
 
 // -- Save ---------------------------------------------------------------------
@@ -92,7 +102,7 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   absl::StatusOr<std::string> state = device.SaveDevice();
   if (!state.ok()) return state.status();
   snapshot.device_state = *std::move(state);
-  std::string body = SaveChannelSnapshot(snapshot);
+  std::string body = SaveChannelSnapshot(std::move(snapshot));
   // What cannot be restored must not pass for saved.
   const uint64_t bytes_max = savestate::ProtoLimits().bytes_max;
   if (body.empty() || body.size() > bytes_max) {
@@ -128,7 +138,7 @@ absl::StatusOr<Bus::RestorePlan> Bus::PlanRestore(
       ParseServerConnection(section->body, options.connection);
   if (!connection.ok()) return connection.status();
 
-  RestorePlan plan{*std::move(connection), {}, devices};
+  RestorePlan plan{*std::move(connection), {}, devices, *skipped};
   size_t used = 0;
   for (const SavedOffer& offer : plan.connection.state().offers) {
     if (offer.state != ServerChannelState::kOpen) continue;
@@ -182,7 +192,10 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
   bus->connection_ = ServerConnection::Restore(
       plan->connection, bus->options_.connection, bus.get());
   const absl::Status status = bus->RestoreChannels(*plan);
-  if (status.ok()) return bus;
+  if (status.ok()) {
+    ReportSkipped(observer, plan->skipped);
+    return bus;
+  }
   // Devices let go of what they were given.
   for (const auto& [offer, channel] : bus->channels_) {
     channel->life_.Close(ChannelLink::kClosed);
@@ -242,6 +255,7 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::RestoreConnection(
   bus->frozen_ = true;
   bus->connection_ = ServerConnection::Restore(
       *std::move(connection), bus->options_.connection, bus.get());
+  ReportSkipped(observer, *skipped);
   return bus;
 }
 

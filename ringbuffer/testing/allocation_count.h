@@ -16,10 +16,16 @@
 
 namespace ferrybus::ringbuffer::testing {
 
-// Calls of operator new since the program began.
+// Counting costs: off, the program runs as without it.  What was allocated on
+// one side of the switch and freed on the other is wrong in both.
+void SetCounting(bool on);
+// Calls of operator new since the program began, while counting.
 uint64_t AllocationCount();
 // Heap that operator new has given out and that is not free yet.
-uint64_t AllocatedBytes();
+int64_t AllocatedBytes();
+// The most that was since the last ResetPeak().
+int64_t AllocatedBytesPeak();
+void ResetPeak();
 
 }  // namespace ferrybus::ringbuffer::testing
 

@@ -16,6 +16,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "ferrybus/channel/check.h"
 #include "ferrybus/channel/doorbell.h"
 #include "ferrybus/channel/guest_memory.h"
@@ -76,13 +78,29 @@ inline OfferParams EchoOffer(uint32_t instance) {
 class BusPair {
  public:
   explicit BusPair(uint64_t ram_pages,
-                   const vsc::BusOptions& options = vsc::BusOptions())
-      : memory(*MemfdGuestMemory::Create(ram_pages * 4096)),
+                   const vsc::BusOptions& options = vsc::BusOptions(),
+                   const vsp::BusOptions& host_options = vsp::BusOptions())
+      : host_options_(host_options),
+        memory(*MemfdGuestMemory::Create(ram_pages * 4096)),
         pages(memory.get()),
-        host(vsp::BusOptions(), memory.get(), &to_guest_),
+        host(
+            std::make_unique<vsp::Bus>(host_options, memory.get(), &to_guest_)),
         guest(options, memory.get(), &pages, &to_host_) {
     to_guest_.peer = &guest;
-    to_host_.peer = &host;
+    to_host_.peer = host.get();
+  }
+
+  // A host from saved bytes, in place of one that has ended.
+  absl::Status RestoreHost(absl::Span<const std::byte> saved,
+                           absl::Span<const vsp::DeviceOffer> devices) {
+    FERRYBUS_CHECK(host == nullptr, "the last host is still there");
+    auto restored = vsp::Bus::Restore(saved, host_options_, memory.get(),
+                                      &to_guest_, devices);
+    if (!restored.ok()) return restored.status();
+    host = *std::move(restored);
+    to_host_.peer = host.get();
+    host->Start();
+    return absl::OkStatus();
   }
 
   void Connect() {
@@ -95,11 +113,11 @@ class BusPair {
     bool more = true;
     while (more) {
       more = CarryToHost();
-      more |= host.Poll();
-      while (host.has_outgoing()) {
-        FERRYBUS_CHECK(guest.HandleMessage(host.outgoing_front()).ok(),
+      more |= host->Poll();
+      while (host->has_outgoing()) {
+        FERRYBUS_CHECK(guest.HandleMessage(host->outgoing_front()).ok(),
                        "the guest refused a message");
-        host.PopOutgoing();
+        host->PopOutgoing();
         // An offer that is opened at once takes many messages.
         (void)CarryToHost();
         more = true;
@@ -126,11 +144,11 @@ class BusPair {
 
   bool CarryToHost() {
     bool more = false;
-    while (guest.has_outgoing() && host.can_accept_message()) {
-      FERRYBUS_CHECK(
-          host.HandleMessage(guest.outgoing_front(), guest.message_connection())
-              .ok(),
-          "the host refused a message");
+    while (guest.has_outgoing() && host->can_accept_message()) {
+      FERRYBUS_CHECK(host->HandleMessage(guest.outgoing_front(),
+                                         guest.message_connection())
+                         .ok(),
+                     "the host refused a message");
       guest.PopOutgoing();
       more = true;
     }
@@ -140,11 +158,12 @@ class BusPair {
   // Apart: each side may run on a processor of its own.
   alignas(128) PeerDoorbell<vsc::Bus> to_guest_;
   alignas(128) PeerDoorbell<vsp::Bus> to_host_;
+  const vsp::BusOptions host_options_;
 
  public:
   const std::unique_ptr<MemfdGuestMemory> memory;
   vsc::GuestPages pages;
-  alignas(128) vsp::Bus host;
+  std::unique_ptr<vsp::Bus> host;
   alignas(128) vsc::Bus guest;
 };
 
