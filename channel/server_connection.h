@@ -91,6 +91,11 @@ class ServerConnection {
   // primary channel whose sub-channels are still offered.
   absl::Status RescindOffer(OfferId id);
 
+  // While restoring: takes back the saved offer of that identity, and its
+  // sub-channels, before AddOffer claims it: AddOffer makes a new one then,
+  // which the guest is told of when it has released the old one.
+  void AbandonSaved(const OfferParams& params);
+
   // While restoring: saved offers that no AddOffer has claimed yet.
   // FinishRestore takes them back.
   std::vector<OfferId> UnclaimedOffers() const;
@@ -234,7 +239,7 @@ class ServerConnection {
   }
   bool CanBeOffered(const Offer& offer) const;
   void SendOffer(Offer& offer);
-  void SendOfferOfSurvivor(Offer& offer);
+  void SendHeldOffer(Offer& offer);
   EncodedMessage Encode(const OutgoingMessage& message) const;
   EncodedMessage EncodeOffer(const Offer& offer) const;
   EncodedMessage EncodeContactAnswer() const;

@@ -255,7 +255,7 @@ void ServerConnection::FinishCloseIfReleased(OfferId id) {
     // Its failure is answered to the guest; nobody else waits for it.
     StartOpen(offer, *reopen).IgnoreError();
   } else if (was_survivor) {
-    SendOfferOfSurvivor(offer);
+    SendHeldOffer(offer);
   }
   FinishResetIfClosed();
 }
@@ -303,7 +303,11 @@ absl::Status ServerConnection::HandleRelidReleased(ChannelId channel_id) {
   if ((*offer)->state != State::kRescinded) {
     return WrongState("RELID_RELEASED", channel_id, (*offer)->state);
   }
+  const OfferParams released = (*offer)->params;
   ForgetOffer((*offer)->id);
+  for (auto& [id, other] : offers_) {
+    if (other.params.HasIdentityOf(released)) SendHeldOffer(other);
+  }
   return absl::OkStatus();
 }
 

@@ -98,8 +98,11 @@ absl::Status ServerConnection::HandleRequestOffers() {
         "REQUESTOFFERS a second time on one connection");
   }
   offers_requested_ = true;
-  for (const auto& [channel_id, id] : offers_by_channel_id_) {
-    SendOffer(*Find(id));
+  // Twice: a sub-channel comes after its primary, but may have a lower number.
+  for (int i = 0; i < 2; ++i) {
+    for (const auto& [channel_id, id] : offers_by_channel_id_) {
+      SendOffer(*Find(id));
+    }
   }
   Send(MessageType::kAllOffersDelivered);
   return absl::OkStatus();

@@ -66,22 +66,30 @@ absl::StatusOr<ChannelId> ServerConnection::FreeChannelId() const {
 bool ServerConnection::CanBeOffered(const Offer& offer) const {
   // Still in use by the guest that there was before.
   if (offer.is_survivor()) return false;
+  // A guest knows channels by their instance: it must have let go of the one
+  // that was rescinded, or it takes this for a second offer of the same.
+  for (const auto& [id, other] : offers_) {
+    if (other.state == ServerChannelState::kRescinded &&
+        other.params.HasIdentityOf(offer.params)) {
+      return false;
+    }
+  }
   if (offer.params.sub_channel_index == 0) return true;
   // Older guests take a second offer of the same instance for a new device.
   if (!AtLeast(ProtocolVersion::kWin8)) return false;
   const Offer* primary = FindPrimary(offer.params);
-  return primary == nullptr || !primary->is_survivor();
+  return primary == nullptr || (primary->is_offered && !primary->is_survivor());
 }
 
 void ServerConnection::SendOffer(Offer& offer) {
-  if (!CanBeOffered(offer)) return;
+  if (offer.is_offered || !CanBeOffered(offer)) return;
   offer.is_offered = true;
   Send(MessageType::kOfferChannel, offer.channel_id);
 }
 
-// A channel that outlived its connection is closed now: as a hot add, with the
-// sub-channels that had to wait for it.
-void ServerConnection::SendOfferOfSurvivor(Offer& offer) {
+// What stood in an offer's way is gone: as a hot add, with the sub-channels
+// that had to wait for it.
+void ServerConnection::SendHeldOffer(Offer& offer) {
   if (!offers_requested_ || phase_ != ConnectionPhase::kConnected) return;
   SendOffer(offer);
   for (auto& [id, other] : offers_) {
@@ -137,6 +145,22 @@ absl::StatusOr<OfferId> ServerConnection::AddOffer(const OfferParams& params) {
     SendOffer(offer);
   }
   return id;
+}
+
+void ServerConnection::AbandonSaved(const OfferParams& params) {
+  if (!restoring_) return;
+  std::vector<OfferId> abandoned;
+  for (const auto& [id, offer] : offers_) {
+    if (offer.is_claimed || !(offer.params.HasIdentityOf(params) ||
+                              offer.params.IsSubChannelOf(params))) {
+      continue;
+    }
+    abandoned.push_back(id);
+  }
+  // Sub-channels before their primary, which has a lower id.
+  for (auto id = abandoned.rbegin(); id != abandoned.rend(); ++id) {
+    RescindUnclaimed(*id);
+  }
 }
 
 absl::Status ServerConnection::RescindOffer(OfferId id) {

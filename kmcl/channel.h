@@ -119,6 +119,11 @@ struct FerrybusChannel {
   ~FerrybusChannel();
 
   bool is_enabled() const { return side != nullptr && !has_ended; }
+  // Nothing that was saved of it is taken up again.
+  bool is_forced_new() const {
+    return (settings.server_flags &
+            VMBUS_SERVER_CHANNEL_INIT_FLAG_FORCE_NEW_CHANNEL) != 0;
+  }
 
   // -- What a Side tells -----------------------------------------------------
 

@@ -307,7 +307,12 @@ NTSTATUS VmbChannelRestoreFromBuffer(VMBCHANNEL Channel, PVOID SaveBuffer,
     }
     ++stream.next;
     NTSTATUS status = STATUS_INVALID_PARAMETER;
-    if (chunk.kind == ChunkKind::kChannel) {
+    if (Channel->is_forced_new()) {
+      // It is offered anew: what was saved is dropped.
+      if (chunk.kind != ChunkKind::kEnd || left.empty()) {
+        status = STATUS_SUCCESS;
+      }
+    } else if (chunk.kind == ChunkKind::kChannel) {
       status = RestoreChannelChunk(*Channel, chunk);
     } else if (chunk.kind == ChunkKind::kPacket) {
       status = RestorePacketChunk(*Channel, chunk);

@@ -2,6 +2,7 @@
 //
 // Save and restore of a server's packets by the C interface.
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -83,6 +84,8 @@ class KmclSaveTest : public ::testing::Test {
   }
   std::unique_ptr<End> MakeServer() {
     auto server = std::make_unique<End>(loopback_.server, true);
+    EXPECT_EQ(VmbServerChannelInitSetFlags(server->channel, server_flags_),
+              STATUS_SUCCESS);
     EXPECT_EQ(VmbServerChannelInitSetSaveRestorePacketCallbacks(
                   server->channel, SavePacket, RestorePacket),
               STATUS_SUCCESS);
@@ -160,6 +163,7 @@ class KmclSaveTest : public ::testing::Test {
   Loopback loopback_;
   End client_{loopback_.client, false};
   std::unique_ptr<End> server_;
+  UINT32 server_flags_ = 0;
   bool is_restoring_ = false;
 };
 
@@ -274,6 +278,30 @@ TEST_F(KmclSaveTest, APacketWithoutAStateOfTheUser) {
   ASSERT_NO_FATAL_FAILURE(Move());
   ASSERT_EQ(Restore(pieces[0]), STATUS_SUCCESS);
   EXPECT_EQ(calls.blobs.front(), "none");
+}
+
+// doc:SR15
+TEST_F(KmclSaveTest, AForcedNewChannelDropsWhatWasSaved) {
+  SendSome(4);
+  const std::vector<std::string> pieces = Save(100);
+  ASSERT_GE(pieces.size(), 2u);
+  server_flags_ = VMBUS_SERVER_CHANNEL_INIT_FLAG_FORCE_NEW_CHANNEL;
+  ASSERT_NO_FATAL_FAILURE(Move());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    ASSERT_EQ(Restore(pieces[i]), i + 1 < pieces.size()
+                                      ? STATUS_MORE_PROCESSING_REQUIRED
+                                      : STATUS_SUCCESS);
+  }
+  EXPECT_TRUE(calls.blobs.empty());
+  EXPECT_TRUE(server_->TakeLog().empty());
+  client_.log.clear();
+  Start();
+  VmbChannelStart(server_->channel);
+  VmbChannelStart(client_.channel);
+  loopback_.Pump();
+  EXPECT_NE(std::find(client_.log.begin(), client_.log.end(), "closed"),
+            client_.log.end());
+  EXPECT_TRUE(server_->completions.empty());
 }
 
 // doc:SR17

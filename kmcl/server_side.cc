@@ -106,6 +106,7 @@ absl::Status ServerSide::Offer() {
   endpoint.wants_blocking = channel_->at_passive;
   endpoint.pins = channel_->world->pins;
   its.run = channel_->run;
+  its.force_new_channel = channel_->is_forced_new();
   vsp::Bus& bus = *channel_->world->server;
   const absl::StatusOr<OfferId> offer = bus.Offer(params, this, its);
   if (!offer.ok()) return offer.status();

@@ -11,6 +11,10 @@ cites the rows that it proves in a comment right above it:
 
     // bad:R6 bad:R7
     TEST(RingConsumerTest, FaultsOnOffsetBeyondLength) {
+
+A rule of the conformance kit (tests/conformance) names them itself:
+
+    RULE(OpenIsAnswered, "vector:M14 vector:M16", "OPENCHANNEL ...") {
 """
 
 import collections
@@ -35,6 +39,7 @@ _CITATION = re.compile(r"\b(%s):([A-Z]+\d+)(-[A-Z]*\d+)?" % "|".join(KINDS))
 _ONLY_CITATIONS = re.compile(r"//[\s,;]*((%s):\S+[\s,;]*)+$" % "|".join(KINDS))
 _TEST = re.compile(
     r"^[ \t]*(?:TYPED_)?TEST(?:_[FP])?\(\s*(\w+)\s*,\s*(\w+)", re.MULTILINE)
+_RULE = re.compile(r'^RULE\(\s*(\w+),\s*"([^"]*)"')
 _FUZZ = re.compile(r'^extern "C" int (LLVMFuzzerTestOneInput)\(')
 
 
@@ -88,6 +93,9 @@ def scan_file(path, shown_path):
                 pending.append(
                     (index + 1, row, bool(_ONLY_CITATIONS.match(text))))
             continue
+        rule = _RULE.match("\n".join(lines[index:index + 3]))
+        for row in rule.group(2).split() if rule else ():
+            yield row, f"{shown_path} {rule.group(1)}"
         name = _test_name(lines, index)
         for number, row, alone in pending:
             if name:

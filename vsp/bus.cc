@@ -51,6 +51,7 @@ absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device) {
 
 absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device,
                                    const ChannelSettings& settings) {
+  if (settings.force_new_channel) connection_->AbandonSaved(params);
   const absl::StatusOr<OfferId> offer = connection_->AddOffer(params);
   if (!offer.ok()) return offer;
   ChannelSettings its = settings;

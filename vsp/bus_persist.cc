@@ -6,6 +6,7 @@
 // completely; then the plan is carried out.  Only devices can refuse the
 // second step, and what they were given is taken back then.
 
+#include <algorithm>
 #include <map>
 #include <utility>
 #include <vector>
@@ -30,6 +31,18 @@ constexpr uint32_t kChannelVersion = 1;
 
 absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+// Whether the channel is abandoned, alone or with its primary.
+bool IsForcedNew(const OfferParams& params,
+                 absl::Span<const DeviceOffer> devices) {
+  return std::any_of(
+      devices.begin(), devices.end(), [&](const DeviceOffer& device) {
+        return device.settings.has_value() &&
+               device.settings->force_new_channel &&
+               (params.HasIdentityOf(device.params) ||
+                params.IsSubChannelOf(device.params));
+      });
 }
 
 void ReportSkipped(BusObserver* observer,
@@ -150,6 +163,7 @@ absl::StatusOr<Bus::RestorePlan> Bus::PlanRestore(
           absl::StrCat(where, " is missing, but the channel is open"));
     }
     ++used;
+    if (IsForcedNew(offer.params, devices)) continue;
     const DeviceOffer* its = nullptr;
     for (const DeviceOffer& device : devices) {
       if (device.params.HasIdentityOf(offer.params)) its = &device;

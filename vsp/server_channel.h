@@ -43,6 +43,10 @@ struct ChannelSettings {
   EndpointOptions endpoint;
   // kPaused: packets flow only after Start().
   ChannelRun run = ChannelRun::kActive;
+  // After a move the channel is not taken up again: what was saved of it is
+  // dropped, the guest sees it rescinded and, once it has let go, offered anew.
+  // Holds for its sub-channels, too.
+  bool force_new_channel = false;
   // Signals to the guest; null: those of the bus, which its channels share.
   Doorbell* dedicated_doorbell = nullptr;
 };

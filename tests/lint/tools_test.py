@@ -58,6 +58,17 @@ class SpecificationTest(unittest.TestCase):
         self.assertTrue(self.document().endswith("\n\nTail\n"))
         self.assertIn("2 of 3 rows have a test", self.document())
 
+    def test_rule_of_the_conformance_kit_fills_its_rows(self):
+        source = ('RULE(\n    LongName, "bad:R1 quirk:D1", "It does.") {\n}\n'
+                  'RULE(B, "bad:R9", "It does.") {}\n')
+        result, output = self.run_on(source)
+        self.assertEqual(result, 1)
+        self.assertIn("B: cites bad:R9, which is not in", output)
+        self.assertIn("| bad:R1 | one | a_test.cc: `LongName` |",
+                      self.document())
+        self.assertIn("| quirk:D1 | three | a_test.cc: `LongName` |",
+                      self.document())
+
     def test_check_fails_until_written(self):
         source = "// bad:R1\nTEST(B, C) {}\n"
         self.assertEqual(self.run_on(source, "--check")[0], 1)
