@@ -26,6 +26,37 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+// What is wrong with the rings' indices if they were `state`'s.  Own indices
+// must be the same: a ring that moved on since then would give packets twice or
+// not at all.  The peer's may have moved, within the room they had.
+std::string IndexFault(const EndpointState& state, const RingPosition& in,
+                       const RingPosition& out) {
+  const RingPosition& saved_in = state.incoming_ring;
+  const RingPosition& saved_out = state.outgoing_ring;
+  const uint32_t in_bytes = state.incoming_data_bytes;
+  const uint32_t out_bytes = state.outgoing_data_bytes;
+  if (in.own_index != saved_in.own_index ||
+      out.own_index != saved_out.own_index) {
+    return absl::StrCat(
+        "the rings stand at read index ", in.own_index, " and write index ",
+        out.own_index, ", the saved state says ", saved_in.own_index, " and ",
+        saved_out.own_index,
+        ": they are of different moments; use the newest checkpoint");
+  }
+  const bool in_moved_back =
+      UsedBytes(in.peer_index, in.own_index, in_bytes) <
+      UsedBytes(saved_in.peer_index, in.own_index, in_bytes);
+  const bool out_moved_back =
+      UsedBytes(out.own_index, out.peer_index, out_bytes) >
+      UsedBytes(out.own_index, saved_out.peer_index, out_bytes);
+  if (in_moved_back || out_moved_back) {
+    return absl::StrCat("the peer's indices are ", in.peer_index, " and ",
+                        out.peer_index, ", behind the saved ",
+                        saved_in.peer_index, " and ", saved_out.peer_index);
+  }
+  return std::string();
+}
+
 }  // namespace
 
 absl::StatusOr<EndpointState> PacketEndpoint::Save(SaveBlob save_blob) {
@@ -70,6 +101,17 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
   state->outgoing_ring = outgoing_.position();
   state->incoming_data_bytes = incoming_.ring().data_bytes;
   state->outgoing_data_bytes = outgoing_.ring().data_bytes;
+  // The peer's indices as they stand now, if they moved as they may: the next
+  // owner sees them so, and saves the same bytes.
+  const ringbuffer::RingConsumer in(incoming_.ring(),
+                                    limits().max_packet_bytes);
+  const ringbuffer::RingProducer out(outgoing_.ring());
+  if (in.fault() == ringbuffer::RingFault::kNone &&
+      out.fault() == ringbuffer::RingFault::kNone &&
+      IndexFault(*state, in.position(), out.position()).empty()) {
+    state->incoming_ring = in.position();
+    state->outgoing_ring = out.position();
+  }
   std::vector<const Slot*> slots;
   for (const Slot& slot : slots_) {
     if (slot.state == SlotState::kInFlight) slots.push_back(&slot);
@@ -130,13 +172,8 @@ absl::Status PacketEndpoint::Restore(const EndpointState& state, RingPair rings,
   return status;
 }
 
-// Own indices must be those that were saved: a ring that moved on since then
-// would give packets twice or not at all.  The peer's may have moved, within
-// the room they had.
 std::string PacketEndpoint::CompareRings(const EndpointState& state) {
   absl::MutexLock lock(&mu_);
-  const RingPosition in = incoming_.position();
-  const RingPosition out = outgoing_.position();
   const uint32_t in_bytes = incoming_.ring().data_bytes;
   const uint32_t out_bytes = outgoing_.ring().data_bytes;
   if (in_bytes != state.incoming_data_bytes ||
@@ -146,28 +183,7 @@ std::string PacketEndpoint::CompareRings(const EndpointState& state) {
                         state.incoming_data_bytes, " and ",
                         state.outgoing_data_bytes);
   }
-  const RingPosition& saved_in = state.incoming_ring;
-  const RingPosition& saved_out = state.outgoing_ring;
-  if (in.own_index != saved_in.own_index ||
-      out.own_index != saved_out.own_index) {
-    return absl::StrCat(
-        "the rings stand at read index ", in.own_index, " and write index ",
-        out.own_index, ", the saved state says ", saved_in.own_index, " and ",
-        saved_out.own_index,
-        ": they are of different moments; use the newest checkpoint");
-  }
-  const bool in_moved_back =
-      UsedBytes(in.peer_index, in.own_index, in_bytes) <
-      UsedBytes(saved_in.peer_index, in.own_index, in_bytes);
-  const bool out_moved_back =
-      UsedBytes(out.own_index, out.peer_index, out_bytes) >
-      UsedBytes(out.own_index, saved_out.peer_index, out_bytes);
-  if (in_moved_back || out_moved_back) {
-    return absl::StrCat("the peer's indices are ", in.peer_index, " and ",
-                        out.peer_index, ", behind the saved ",
-                        saved_in.peer_index, " and ", saved_out.peer_index);
-  }
-  return std::string();
+  return IndexFault(state, incoming_.position(), outgoing_.position());
 }
 
 absl::Status PacketEndpoint::RestoreIncoming(
