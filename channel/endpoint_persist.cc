@@ -22,7 +22,7 @@ using ringbuffer::PacketType;
 // Messages of many packets come from few blocks.
 google::protobuf::ArenaOptions ArenaSettings() {
   google::protobuf::ArenaOptions options;
-  options.max_block_size = 256 << 10;
+  options.max_block_size = 64 << 10;
   return options;
 }
 
@@ -263,6 +263,7 @@ std::string SaveChannelSnapshot(ChannelSnapshot snapshot) {
     awaiting->set_device_blob(packet.blob);
     awaiting->set_is_cancelled(packet.is_cancelled);
   }
+  snapshot = ChannelSnapshot();  // its memory, before more is taken
   return savestate::SerializeDeterministic(channel);
 }
 
