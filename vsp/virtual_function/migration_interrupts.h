@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+//
+// Interrupts of a virtual function that moves, under their documented names:
+// for C11 and C++.
+//
+// The structures, the callback and its status values are the documented ones.
+// The callback writes one whole entry to the device's MSI-X table; the address
+// in it is this host's already.  InterruptTableIndex is signed: negative ones,
+// and those beyond the table, are STATUS_INVALID_PARAMETER.
+//
+// documented_interrupt.h goes between these and MsixDevice.
+
+#ifndef FERRYBUS_VSP_VIRTUAL_FUNCTION_MIGRATION_INTERRUPTS_H_
+#define FERRYBUS_VSP_VIRTUAL_FUNCTION_MIGRATION_INTERRUPTS_H_
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef int32_t NTSTATUS;
+typedef int16_t INT16;
+typedef uint32_t UINT;
+typedef uint32_t UINT32;
+typedef uint64_t UINT64;
+typedef void* PVOID;
+
+#define NT_SUCCESS(Status) ((NTSTATUS)(Status) >= 0)
+#define STATUS_SUCCESS ((NTSTATUS)0x00000000)
+#define STATUS_UNSUCCESSFUL ((NTSTATUS)0xC0000001)
+#define STATUS_INVALID_PARAMETER ((NTSTATUS)0xC000000D)
+
+typedef struct _DXGK_INTERRUPT_TABLE_ENTRY {
+  UINT64 MessageAddress;
+  UINT32 MessageData;
+  UINT32 VectorControl;
+} DXGK_INTERRUPT_TABLE_ENTRY;
+
+typedef struct _DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX {
+  UINT vfIndex;
+  INT16 InterruptTableIndex;
+  DXGK_INTERRUPT_TABLE_ENTRY WriteValue;
+} DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX;
+
+typedef NTSTATUS DXGKDDI_WRITEVIRTUALIZEDINTERRUPT(
+    PVOID hAdapter, const DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX* pArgs);
+
+static_assert(sizeof(DXGK_INTERRUPT_TABLE_ENTRY) == 16, "layout");
+static_assert(offsetof(DXGK_INTERRUPT_TABLE_ENTRY, MessageData) == 8, "layout");
+static_assert(offsetof(DXGK_INTERRUPT_TABLE_ENTRY, VectorControl) == 12,
+              "layout");
+static_assert(sizeof(DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX) == 24, "layout");
+static_assert(offsetof(DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX,
+                       InterruptTableIndex) == 4,
+              "layout");
+static_assert(offsetof(DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX, WriteValue) == 8,
+              "layout");
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif
+
+#endif  // FERRYBUS_VSP_VIRTUAL_FUNCTION_MIGRATION_INTERRUPTS_H_
