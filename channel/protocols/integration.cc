@@ -2,14 +2,17 @@
 
 #include "ferrybus/channel/protocols/integration.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace ferrybus::ic {
 
 std::vector<std::byte> BuildMessage(Header header,
                                     absl::Span<const std::byte> body) {
   header.body_bytes = static_cast<uint16_t>(body.size());
-  const absl::Span<const std::byte> head = BytesOf(header);
-  std::vector<std::byte> message(head.begin(), head.end());
-  message.insert(message.end(), body.begin(), body.end());
+  std::vector<std::byte> message(sizeof(header) + body.size());
+  std::memcpy(message.data(), &header, sizeof(header));
+  std::copy(body.begin(), body.end(), message.begin() + sizeof(header));
   return message;
 }
 
