@@ -84,7 +84,8 @@ class BasicRingLane final : public Lane {
     ConsumerType consumer(ring_.view(), use_.data_bytes, access_);
     if (use_.masks_signals) consumer.MaskSignals();
     Reader reader(kLength);
-    for (uint64_t i = 0; i < packets;) {
+    uint64_t i = 0;
+    while (i < packets) {
       const ringbuffer::ReadResult result = consumer.TakeBatch(
           use_.release, [&](const typename ConsumerType::PacketView& packet) {
             const auto& payload = packet.payload;

@@ -70,11 +70,14 @@ typedef struct _UNICODE_STRING {
 } UNICODE_STRING;
 
 // Bytes of this process.  On the client they lie in guest RAM.
+#ifndef FERRYBUS_MDL_DEFINED  // by driver_hot_update.h
+#define FERRYBUS_MDL_DEFINED
 typedef struct _MDL {
   struct _MDL* Next;
   PVOID MappedSystemVa;
   ULONG ByteCount;
 } MDL, *PMDL;
+#endif
 
 typedef struct FerrybusParent* FERRYBUS_PARENT;
 typedef FERRYBUS_PARENT PDEVICE_OBJECT;

@@ -123,7 +123,8 @@ class BusPair {
         more = true;
       }
       more |= guest.Poll();
-      more |= to_guest_.TakeRung() | to_host_.TakeRung();
+      more |= to_guest_.TakeRung();
+      more |= to_host_.TakeRung();
     }
   }
 
