@@ -58,7 +58,7 @@ absl::Status Bus::ConnectSocket(const Guid& service, const Guid& endpoint,
   connecting.settings.instance = endpoint;
   connecting.is_connecting = true;
   // Before a driver that takes any connection of the service.
-  drivers_.insert(drivers_.begin(), std::move(connecting));
+  drivers_.insert(drivers_.begin(), connecting);
   return absl::OkStatus();
 }
 
@@ -174,8 +174,8 @@ void Bus::RingSizes(const RingChannel& channel, uint32_t* outgoing_pages,
                     uint32_t* incoming_pages) const {
   const DriverSettings& settings = channel.settings_;
   const EndpointOptions& endpoint = channel.endpoint().options();
-  const uint64_t pages =
-      endpoint.max_external_bytes / 4096 + 2 * endpoint.max_external_ranges;
+  const uint64_t pages = endpoint.max_external_bytes / 4096 +
+                         uint64_t{2} * endpoint.max_external_ranges;
   const uint64_t most = ringbuffer::PacketRingBytes(
       ringbuffer::kDescriptorBytes + 8 + 8 * endpoint.max_external_ranges +
           8 * pages,

@@ -82,6 +82,7 @@ absl::Status Bus::Rescind(OfferId offer) {
     if (its != nullptr) its->is_rescinding_ = false;
     return status;
   }
+  if (its == nullptr) return status;  // saved, and never claimed
   // Else it was, or will be, closed.
   if (!its->life_.is_up()) its->life_.Close(ChannelLink::kDisabled);
   rescinding_.push_back(offer);

@@ -44,6 +44,7 @@ typedef void* PVOID;
 
 #ifndef FERRYBUS_MDL_DEFINED  // in kmcl.h, too
 #define FERRYBUS_MDL_DEFINED
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _MDL {
   struct _MDL* Next;
   PVOID MappedSystemVa;
@@ -52,10 +53,12 @@ typedef struct _MDL {
 #endif
 
 // The page number in the low 40 bits, how many in the high 24.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGK_KSR_MEMORY_RANGE {
   ULONGLONG MemoryRangeDesc;
 } DXGK_KSR_MEMORY_RANGE;
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGK_SAVEMEMORYFORHOTUPDATEFLAGS {
   union {
     struct {
@@ -66,11 +69,13 @@ typedef struct _DXGK_SAVEMEMORYFORHOTUPDATEFLAGS {
   };
 } DXGK_SAVEMEMORYFORHOTUPDATEFLAGS;
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGKARG_SAVEMEMORYFORHOTUPDATE {
   DXGK_SAVEMEMORYFORHOTUPDATEFLAGS Flags;
 } DXGKARG_SAVEMEMORYFORHOTUPDATE;
 
 // Exactly one of pDataMemoryRanges, pDataMdl and pData is not null.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGKARGCB_SAVEMEMORYFORHOTUPDATE {
   UINT NumDataMemoryRanges;
   DXGK_KSR_MEMORY_RANGE* pDataMemoryRanges;
@@ -81,6 +86,7 @@ typedef struct _DXGKARGCB_SAVEMEMORYFORHOTUPDATE {
   BYTE* pMetaData;
 } DXGKARGCB_SAVEMEMORYFORHOTUPDATE;
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGK_RESTOREMEMORYFORHOTUPDATEFLAGS {
   union {
     struct {
@@ -91,6 +97,7 @@ typedef struct _DXGK_RESTOREMEMORYFORHOTUPDATEFLAGS {
   };
 } DXGK_RESTOREMEMORYFORHOTUPDATEFLAGS;
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGKARG_RESTOREMEMORYFORHOTUPDATE {
   DXGK_RESTOREMEMORYFORHOTUPDATEFLAGS Flags;
   PMDL pDataMdl;

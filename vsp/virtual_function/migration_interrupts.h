@@ -33,12 +33,14 @@ typedef void* PVOID;
 #define STATUS_UNSUCCESSFUL ((NTSTATUS)0xC0000001)
 #define STATUS_INVALID_PARAMETER ((NTSTATUS)0xC000000D)
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGK_INTERRUPT_TABLE_ENTRY {
   UINT64 MessageAddress;
   UINT32 MessageData;
   UINT32 VectorControl;
 } DXGK_INTERRUPT_TABLE_ENTRY;
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGKARG_GPUP_WRITE_VIRTUALIZED_MSIX {
   UINT vfIndex;
   INT16 InterruptTableIndex;

@@ -208,12 +208,14 @@ std::string MsixWorld::CheckDeviceWrites(Kind kind) {
 
 std::string MsixWorld::CheckVector(uint32_t v) {
   for (uint32_t half = 0; half < 2; ++half) {
-    const MsixOp read = {Kind::kRead, v * uint64_t{16} + half * 8, 8, 0};
+    const MsixOp read = {Kind::kRead, v * uint64_t{16} + half * uint64_t{8}, 8,
+                         0};
     if (std::string wrong = Read(read); !wrong.empty()) return wrong;
   }
   uint64_t word = 0;
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(&word), 8);
-  if (table_->ReadPending(v / 64 * 8, bytes) != MsixAccess::kDone) return "PBA";
+  if (table_->ReadPending(v / 64 * uint64_t{8}, bytes) != MsixAccess::kDone)
+    return "PBA";
   if ((word >> (v % 64) & 1) != model_.pending[v]) return "pending bit";
   if (model_.IsSilent()) return "";
   const MsixEntry& entry = host_->entries[v];
