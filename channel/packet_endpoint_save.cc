@@ -102,15 +102,20 @@ void PacketEndpoint::SaveLocked(EndpointState* state,
   state->incoming_data_bytes = incoming_.ring().data_bytes;
   state->outgoing_data_bytes = outgoing_.ring().data_bytes;
   // The peer's indices as they stand now, if they moved as they may: the next
-  // owner sees them so, and saves the same bytes.
-  const ringbuffer::RingConsumer in(incoming_.ring(),
-                                    limits().max_packet_bytes);
-  const ringbuffer::RingProducer out(outgoing_.ring());
-  if (in.fault() == ringbuffer::RingFault::kNone &&
-      out.fault() == ringbuffer::RingFault::kNone &&
-      IndexFault(*state, in.position(), out.position()).empty()) {
-    state->incoming_ring = in.position();
-    state->outgoing_ring = out.position();
+  // owner sees them so, and saves the same bytes.  Looked at only: a new handle
+  // on the rings would write.
+  const ringbuffer::ProductionAccess access;
+  RingPosition in = state->incoming_ring;
+  RingPosition out = state->outgoing_ring;
+  in.peer_index =
+      access.LoadAcquire(incoming_.ring().word(ringbuffer::kWriteIndexOffset));
+  out.peer_index =
+      access.LoadAcquire(outgoing_.ring().word(ringbuffer::kReadIndexOffset));
+  if (ringbuffer::IsValidIndex(in.peer_index, state->incoming_data_bytes) &&
+      ringbuffer::IsValidIndex(out.peer_index, state->outgoing_data_bytes) &&
+      IndexFault(*state, in, out).empty()) {
+    state->incoming_ring = in;
+    state->outgoing_ring = out;
   }
   std::vector<const Slot*> slots;
   for (const Slot& slot : slots_) {
