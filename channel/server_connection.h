@@ -238,6 +238,7 @@ class ServerConnection {
         .type = type, .channel_id = channel_id, .id = id, .status = status});
   }
   bool CanBeOffered(const Offer& offer) const;
+  bool IsHeld(const Offer& offer) const;
   void SendOffer(Offer& offer);
   void SendHeldOffer(Offer& offer);
   EncodedMessage Encode(const OutgoingMessage& message) const;

@@ -66,19 +66,20 @@ absl::StatusOr<ChannelId> ServerConnection::FreeChannelId() const {
 bool ServerConnection::CanBeOffered(const Offer& offer) const {
   // Still in use by the guest that there was before.
   if (offer.is_survivor()) return false;
-  // A guest knows channels by their instance: it must have let go of the one
-  // that was rescinded, or it takes this for a second offer of the same.
-  for (const auto& [id, other] : offers_) {
-    if (other.state == ServerChannelState::kRescinded &&
-        other.params.HasIdentityOf(offer.params)) {
-      return false;
-    }
-  }
   if (offer.params.sub_channel_index == 0) return true;
   // Older guests take a second offer of the same instance for a new device.
   if (!AtLeast(ProtocolVersion::kWin8)) return false;
   const Offer* primary = FindPrimary(offer.params);
   return primary == nullptr || (primary->is_offered && !primary->is_survivor());
+}
+
+// A guest knows channels by their instance: it must have let go of the one that
+// was rescinded, or it takes this for a second offer of the same.
+bool ServerConnection::IsHeld(const Offer& offer) const {
+  return std::any_of(offers_.begin(), offers_.end(), [&](const auto& other) {
+    return other.second.state == ServerChannelState::kRescinded &&
+           other.second.params.HasIdentityOf(offer.params);
+  });
 }
 
 void ServerConnection::SendOffer(Offer& offer) {
@@ -90,10 +91,13 @@ void ServerConnection::SendOffer(Offer& offer) {
 // What stood in an offer's way is gone: as a hot add, with the sub-channels
 // that had to wait for it.
 void ServerConnection::SendHeldOffer(Offer& offer) {
-  if (!offers_requested_ || phase_ != ConnectionPhase::kConnected) return;
+  if (!offers_requested_ || phase_ != ConnectionPhase::kConnected ||
+      IsHeld(offer)) {
+    return;
+  }
   SendOffer(offer);
   for (auto& [id, other] : offers_) {
-    if (other.params.IsSubChannelOf(offer.params) && !other.is_offered) {
+    if (other.params.IsSubChannelOf(offer.params) && !IsHeld(other)) {
       SendOffer(other);
     }
   }
@@ -141,7 +145,8 @@ absl::StatusOr<OfferId> ServerConnection::AddOffer(const OfferParams& params) {
   offer.channel_id = *channel_id;
   offer.params = params;
   EndTlConnect(params);
-  if (offers_requested_ && phase_ == ConnectionPhase::kConnected) {
+  if (offers_requested_ && phase_ == ConnectionPhase::kConnected &&
+      !IsHeld(offer)) {
     SendOffer(offer);
   }
   return id;

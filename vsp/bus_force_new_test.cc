@@ -144,6 +144,47 @@ TEST_F(ForceNewTest, ItsSubChannelsGoWithIt) {
   EXPECT_EQ(next_sub.log, (Log{"opened", "started"}));
 }
 
+// A guest that waits for room has said so in the control page.
+TEST_F(BusMoveTest, ASaveWritesNothingIntoTheRings) {
+  guest_.Connect(*bus_);
+  TestGuest::Channel& channel = guest_.Open(*bus_, 1);
+  for (uint64_t i = 0; i < 200; ++i) {
+    ASSERT_EQ(device_.channel->Send(Packet(testing::Numbered(i), 500 + i)),
+              SendStatus::kOk);
+  }
+  device_.channel->Flush();
+  ASSERT_GT(bus_->in_flight().queued, 0u);
+  bus_->Suspend();
+  bus_->Freeze();
+  const auto control_pages = [&] {
+    std::string bytes;
+    for (const size_t page : {size_t{0}, channel.pages.size() / 2}) {
+      const auto its =
+          guest_.memory->Translate(channel.pages[page] * 4096, 4096);
+      bytes += testing::ToString(its);
+    }
+    return bytes;
+  };
+  const std::string before = control_pages();
+  EXPECT_NE(before.find_first_not_of('\0'), std::string::npos);
+  ASSERT_TRUE(bus_->Save().ok());
+  EXPECT_TRUE(control_pages() == before);
+}
+
+// A saved offer that no device has claimed.
+TEST_F(BusMoveTest, AnUnclaimedOfferCanBeRescinded) {
+  guest_.Connect(*bus_);
+  (void)guest_.Open(*bus_, 1);
+  bus_->Suspend();
+  bus_->Freeze();
+  const std::string saved = bus_->SaveConnection();
+  bus_.reset();
+  auto restored = Bus::RestoreConnection(AsBytes(saved), options_,
+                                         guest_.memory.get(), &guest_.doorbell);
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_TRUE((*restored)->Rescind(first_).ok());
+}
+
 TEST_F(ForceNewTest, WithoutAMoveItMeansNothing) {
   bus_ = NewBus();
   ASSERT_TRUE(bus_->Offer(TestParams(1), &device_, ForcedNew()).ok());
