@@ -22,6 +22,9 @@ libbenchmark-dev          Google Benchmark
 liburing-dev              asynchronous disk I/O of the storage device
 libisal-dev               fast CRC32C of the saved state
 libssl-dev                SHA-256 of the checkpoint manifest, HMAC of sealed states
+libzstd-dev               compression of migrated memory
+libgrpc++-dev             migration between hosts
+protobuf-compiler-grpc    generates the code for it
 libext2fs-dev             the demo reads its disk's file system
 comerr-dev                libext2fs needs it to link
 e2fsprogs                 the demo makes and checks file systems
