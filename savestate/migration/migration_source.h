@@ -55,9 +55,9 @@ namespace ferrybus::migration {
 enum class OnTimeout : uint8_t { kCancel, kForce };
 
 struct SourceOptions {
-  std::string machine;       // its name, on both hosts
-  std::string migration_id;  // kIdSizeBytes, never used before
-  std::string peer;          // for the ledger
+  std::string machine = {};       // its name, on both hosts
+  std::string migration_id = {};  // kIdSizeBytes, never used before
+  std::string peer = {};          // for the ledger
   // Nothing is copied while the machine runs.
   bool quick = false;
   // The target is on this host, and gets the memory itself where a device has
@@ -75,7 +75,7 @@ struct SourceOptions {
   uint64_t block_bytes = uint64_t{1} << 20;
   // Of blocks as they are sent, a second; 0: no limit.
   uint64_t bandwidth_max_bytes = 0;
-  MessageLimits limits;
+  MessageLimits limits = {};
 };
 
 // Bytes, with the descriptors that go with them, which stay the device's.
