@@ -56,12 +56,15 @@ typedef uint32_t ULONG;
 typedef uint64_t UINT64;
 typedef void* PVOID;
 
+#ifndef FERRYBUS_GUID_DEFINED  // by driver_migration.h
+#define FERRYBUS_GUID_DEFINED
 typedef struct _GUID {
   uint32_t Data1;
   uint16_t Data2;
   uint16_t Data3;
   uint8_t Data4[8];
 } GUID;
+#endif
 
 typedef struct _UNICODE_STRING {
   uint16_t Length;  // bytes

@@ -4,6 +4,7 @@
 
 #include "ferrybus/kmcl/kmcl.h"
 #include "ferrybus/vsp/virtual_function/driver_hot_update.h"
+#include "ferrybus/vsp/virtual_function/driver_migration.h"
 #include "ferrybus/vsp/virtual_function/migration_interrupts.h"
 
 int main(void) {

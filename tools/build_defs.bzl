@@ -133,6 +133,53 @@ def ferry_proto(name, src, deps = [], visibility = None):
         visibility = visibility,
     )
 
+def ferry_grpc_proto(name, src, deps = [], visibility = None):
+    """A .proto file with a gRPC service, compiled into one library.
+
+    Included as "ferrybus/<folder>/<file>.pb.h" and ".grpc.pb.h".
+
+    Args:
+      name: name of the library.
+      src: the .proto file, in this package.
+      deps: ferry_proto libraries that it imports.
+      visibility: as usual.
+    """
+    base = src[:-len(".proto")]
+    ferry_proto(
+        name = name + "_messages",
+        src = src,
+        deps = deps,
+        visibility = visibility,
+    )
+
+    # Of an embedder's workspace this one is a folder.
+    repository = native.repository_name()[1:]
+    root = "external/" + repository if repository else "."
+    native.genrule(
+        name = name + "_gen",
+        srcs = [src] + [d + "_src" for d in deps],
+        outs = [base + ".grpc.pb.h", base + ".grpc.pb.cc"],
+        cmd = ("/usr/bin/protoc --proto_path={root} " +
+               "--plugin=protoc-gen-grpc=/usr/bin/grpc_cpp_plugin " +
+               "--grpc_out=$(GENDIR)/{root} $(location {src})").format(
+            root = root,
+            src = src,
+        ),
+    )
+    native.cc_library(
+        name = name,
+        srcs = [base + ".grpc.pb.cc"],
+        hdrs = [base + ".grpc.pb.h"],
+        copts = ["-w"],
+        include_prefix = "ferrybus",
+        strip_include_prefix = "/",
+        deps = [
+            ":" + name + "_messages",
+            "@system//:grpc",
+        ],
+        visibility = visibility,
+    )
+
 def ferry_program_test(
         name,
         srcs,

@@ -32,12 +32,26 @@ libdpdk-dev               the other side of the ring in an interoperation test
 libboost-dev              a peer that the ring benchmark measures beside us
 libconcurrentqueue-dev    a peer that the ring benchmark measures beside us
 libreaderwriterqueue-dev  a peer that the ring benchmark measures beside us
+iproute2                  the migration demo's two hosts and their link
+openssl                   certificates of the migration demo's two hosts
+iperf3                    what that link gives, beside our figures
 nlohmann-json3-dev        JSON of reports and of the command line tools
 libcli11-dev              arguments of the command line tools
 python3                   lint, reports
 cmake                     builds and installs the library for embedders
 make                      cmake runs it
 pkgconf                   pkg-config: how embedders find the library
+"
+
+# To boot a stock Linux guest (./ferry guest, guest-test).  Its kernel is the
+# package linux-image-cloud-amd64 of the day, unpacked and not installed.
+# shellcheck disable=SC2034
+FERRY_GUEST_PACKAGES="
+busybox-static            the programs in the guest
+cpio                      makes the guest's initramfs
+kmod                      finds the kernel modules that it needs
+hyperv-daemons            the guest's end of key-value exchange
+qemu-system-x86           a processor with KVM, where there is none
 "
 
 # To run the checks as well.

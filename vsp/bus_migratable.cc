@@ -2,18 +2,14 @@
 
 #include "ferrybus/vsp/bus_migratable.h"
 
+#include <algorithm>
 #include <cstring>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "ferrybus/savestate/proto_limits.h"
-#include "ferrybus/vsp/bus_immutable.pb.h"
+#include "ferrybus/vsp/bus_immutable_persist.h"
 
 namespace ferrybus::vsp {
 namespace {
-
-constexpr uint32_t kImmutableVersion = 1;
-constexpr uint64_t kImmutableBytesMax = uint64_t{1} << 20;
 
 savestate::SizeAnswer Give(const std::string& bytes,
                            absl::Span<std::byte> out) {
@@ -24,32 +20,22 @@ savestate::SizeAnswer Give(const std::string& bytes,
   return savestate::SizeAnswer::Ok(bytes.size());
 }
 
-std::string Bytes(const Guid& guid) {
-  return std::string(reinterpret_cast<const char*>(guid.bytes.data()),
-                     guid.bytes.size());
-}
-
-v1::BusImmutable Describe(const BusMigratableOptions& options) {
-  v1::BusImmutable message;
-  message.set_version(kImmutableVersion);
-  message.set_guest_pages(options.guest_pages);
+BusImmutable Describe(const BusMigratableOptions& options) {
+  BusImmutable immutable = {.guest_pages = options.guest_pages, .offers = {}};
   for (const OfferParams& offer : options.offers) {
-    v1::OfferIdentity* added = message.add_offers();
-    added->set_interface_type(Bytes(offer.interface_type));
-    added->set_interface_instance(Bytes(offer.interface_instance));
-    added->set_sub_channel_index(offer.sub_channel_index);
+    immutable.offers.push_back({.interface_type = offer.interface_type,
+                                .interface_instance = offer.interface_instance,
+                                .sub_channel_index = offer.sub_channel_index});
   }
-  return message;
+  return immutable;
 }
 
-std::string Text(const v1::OfferIdentity& offer) {
-  return absl::StrCat(absl::BytesToHexString(offer.interface_type()), " ",
-                      absl::BytesToHexString(offer.interface_instance()),
-                      " sub-channel ", offer.sub_channel_index());
-}
-
-std::string OfferText(const v1::BusImmutable& message, int index) {
-  return index < message.offers_size() ? Text(message.offers(index)) : "none";
+std::string OfferText(const BusImmutable& immutable, size_t index) {
+  if (index >= immutable.offers.size()) return "none";
+  const OfferIdentity& offer = immutable.offers[index];
+  return absl::StrCat(offer.interface_type.ToString(), " ",
+                      offer.interface_instance.ToString(), " sub-channel ",
+                      offer.sub_channel_index);
 }
 
 absl::Status Mismatch(absl::string_view field, absl::string_view there,
@@ -72,27 +58,20 @@ absl::Status BusMigratable::Prepare(migration::Role role) {
 }
 
 savestate::SizeAnswer BusMigratable::SaveImmutable(absl::Span<std::byte> out) {
-  return Give(savestate::SerializeDeterministic(Describe(options_)), out);
+  return Give(SerializeBusImmutable(Describe(options_)), out);
 }
 
 absl::Status BusMigratable::RestoreImmutable(absl::Span<const std::byte> data) {
-  v1::BusImmutable there;
-  savestate::ProtoLimits limits;
-  limits.bytes_max = kImmutableBytesMax;
-  absl::Status status =
-      savestate::ParseBounded(data, limits, &there, "immutable data of a bus");
-  if (!status.ok()) return status;
-  const v1::BusImmutable here = Describe(options_);
-  if (there.version() != here.version()) {
-    return Mismatch("format version", absl::StrCat(there.version()),
-                    absl::StrCat(here.version()));
+  absl::StatusOr<BusImmutable> there = ParseBusImmutable(data);
+  if (!there.ok()) return there.status();
+  const BusImmutable here = Describe(options_);
+  if (there->guest_pages != here.guest_pages) {
+    return Mismatch("pages of guest memory", absl::StrCat(there->guest_pages),
+                    absl::StrCat(here.guest_pages));
   }
-  if (there.guest_pages() != here.guest_pages()) {
-    return Mismatch("pages of guest memory", absl::StrCat(there.guest_pages()),
-                    absl::StrCat(here.guest_pages()));
-  }
-  for (int i = 0; i < std::max(there.offers_size(), here.offers_size()); ++i) {
-    const std::string its = OfferText(there, i);
+  const size_t offers = std::max(there->offers.size(), here.offers.size());
+  for (size_t i = 0; i < offers; ++i) {
+    const std::string its = OfferText(*there, i);
     const std::string ours = OfferText(here, i);
     if (its != ours) return Mismatch(absl::StrCat("offer ", i), its, ours);
   }

@@ -66,6 +66,10 @@ class BusMigratable final : public migration::Migratable {
         owner_(owner),
         mutex_(mutex) {}
 
+  // Nothing is to be taken from the guest, nor given to it.  With the mutex
+  // held.
+  bool is_frozen() const { return is_frozen_; }
+
   std::string name() const override { return name_; }
   migration::Capabilities capabilities() const override {
     return {.live_migration = true};

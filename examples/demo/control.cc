@@ -56,15 +56,20 @@ absl::StatusOr<Json> Control::Receive(absl::Duration timeout) {
 }
 
 absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = {"/proc/self/exe"};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return StartProgram(command);
+}
+
+absl::StatusOr<Child> Child::StartProgram(
+    const std::vector<std::string>& command) {
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) {
     return absl::InternalError(
         absl::StrCat("socketpair: ", std::strerror(errno)));
   }
   std::vector<char*> argv;
-  std::string self = "/proc/self/exe";
-  argv.push_back(self.data());
-  std::vector<std::string> copies = arguments;
+  std::vector<std::string> copies = command;
   for (std::string& argument : copies) argv.push_back(argument.data());
   argv.push_back(nullptr);
   const pid_t parent = getpid();
@@ -78,7 +83,7 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments) {
     } else {
       dup2(sockets[1], kControlFd);
     }
-    execv(self.c_str(), argv.data());
+    execv(argv[0], argv.data());
     _exit(127);
   }
   Child child;
@@ -108,6 +113,10 @@ Child::~Child() {
 
 void Child::Kill() {
   if (pid_ > 0) kill(pid_, SIGKILL);
+}
+
+void Child::Terminate() {
+  if (pid_ > 0) kill(pid_, SIGTERM);
 }
 
 int Child::Wait() {

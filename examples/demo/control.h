@@ -40,13 +40,16 @@ class Control {
   UniqueFd fd_;
 };
 
-// A child running this program with other arguments; it finds its end of the
-// control socket as descriptor kControlFd.
+// A child running this program with other arguments, or another program; it
+// finds its end of the control socket as descriptor kControlFd.
 inline constexpr int kControlFd = 3;
 
 class Child {
  public:
   static absl::StatusOr<Child> Start(const std::vector<std::string>& arguments);
+  // `command` is a path and the arguments.
+  static absl::StatusOr<Child> StartProgram(
+      const std::vector<std::string>& command);
   Child() = default;
   Child(Child&& other) noexcept;
   Child& operator=(Child&& other) noexcept;
@@ -55,6 +58,8 @@ class Child {
 
   Control& control() { return control_; }
   void Kill();
+  // SIGTERM.
+  void Terminate();
   // Waits for its end; its exit code, or 128 + signal.
   int Wait();
 

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/examples/demo/digest.h"
+#include "ferrybus/examples/demo/shell.h"
 
 namespace ferrybus::demo {
 namespace {
@@ -27,29 +28,6 @@ namespace fs = std::filesystem;
 constexpr char kScratch[] = "scratch.bin";
 constexpr uint64_t kFileBytesMax = uint64_t{8} << 20;
 constexpr size_t kFilesMax = 600;
-
-// Runs a command, returns what it printed and its exit code.
-std::pair<int, std::string> Run(const std::string& command) {
-  std::string output;
-  FILE* const pipe =
-      popen(absl::StrCat(command, " 2>&1 </dev/null").c_str(), "re");
-  if (pipe == nullptr) return {127, "popen failed"};
-  char buffer[4096];
-  size_t got;
-  while ((got = fread(buffer, 1, sizeof(buffer), pipe)) > 0) {
-    output.append(buffer, got);
-  }
-  const int status = pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, output};
-}
-
-// e2fsprogs live in /sbin, which an ordinary user's PATH may lack.
-std::string Tool(const std::string& name) {
-  for (const char* folder : {"/usr/sbin/", "/sbin/"}) {
-    if (access((folder + name).c_str(), X_OK) == 0) return folder + name;
-  }
-  return name;
-}
 
 // Copies real files of this machine into `staging`, flat, and digests them.
 absl::StatusOr<std::vector<ImageEntry>> Collect(const fs::path& staging,
@@ -235,6 +213,37 @@ absl::StatusOr<std::string> DigestInImage(const DiskImage& image,
     }
   }
   return digest.Hex();
+}
+
+absl::Status CheckDigests(const DiskImage& image) {
+  std::vector<const ImageEntry*> all = {&image.scratch};
+  for (const ImageEntry& file : image.files) all.push_back(&file);
+  for (const ImageEntry* file : all) {
+    const absl::StatusOr<std::string> digest = DigestInImage(image, *file);
+    if (!digest.ok()) return digest.status();
+    if (*digest != file->sha256) {
+      return absl::DataLossError(absl::StrCat(file->path, " differs: ", *digest,
+                                              ", expected ", file->sha256));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> MakeFolder(const std::string& wanted) {
+  if (!wanted.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(wanted, error);
+    if (error) return absl::InternalError(error.message());
+    return wanted;
+  }
+  const char* const base = getenv("TMPDIR");
+  std::string name = absl::StrCat(base != nullptr ? base : "/var/tmp",
+                                  "/ferrybus-demo.XXXXXX");
+  if (mkdtemp(name.data()) == nullptr) {
+    return absl::InternalError(
+        absl::StrCat("mkdtemp ", name, ": ", std::strerror(errno)));
+  }
+  return name;
 }
 
 }  // namespace ferrybus::demo

@@ -57,6 +57,13 @@ absl::Status CheckFileSystem(const DiskImage& image);
 absl::StatusOr<std::string> DigestInImage(const DiskImage& image,
                                           const ImageEntry& file);
 
+// All of them, the scratch file's among them.  DataLoss: which one differs.
+absl::Status CheckDigests(const DiskImage& image);
+
+// Where a demo works: `wanted`, which is made if need be, or a new folder if it
+// is empty.
+absl::StatusOr<std::string> MakeFolder(const std::string& wanted);
+
 }  // namespace ferrybus::demo
 
 #endif  // FERRYBUS_EXAMPLES_DEMO_DISK_IMAGE_H_

@@ -261,42 +261,16 @@ absl::Status Supervisor::JudgeImage() {
   const absl::Status checked = CheckFileSystem(image_);
   report_.file_system_ok = checked.ok();
   if (!checked.ok()) std::fprintf(stderr, "%s\n", checked.ToString().c_str());
-  report_.digests_ok = true;
-  std::vector<const ImageEntry*> all = {&image_.scratch};
-  for (const ImageEntry& file : image_.files) all.push_back(&file);
-  for (const ImageEntry* file : all) {
-    const absl::StatusOr<std::string> digest = DigestInImage(image_, *file);
-    if (!digest.ok()) return digest.status();
-    if (*digest != file->sha256) {
-      report_.digests_ok = false;
-      std::fprintf(stderr, "%s differs: %s, expected %s\n", file->path.c_str(),
-                   digest->c_str(), file->sha256.c_str());
-    }
-  }
+  const absl::Status digests = CheckDigests(image_);
+  report_.digests_ok = digests.ok();
+  if (!digests.ok()) std::fprintf(stderr, "%s\n", digests.ToString().c_str());
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> MakeFolder(const DemoOptions& options) {
-  if (!options.folder.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(options.folder, error);
-    if (error) return absl::InternalError(error.message());
-    return options.folder;
-  }
-  const char* const base = getenv("TMPDIR");
-  std::string name = absl::StrCat(base != nullptr ? base : "/var/tmp",
-                                  "/ferrybus-demo.XXXXXX");
-  if (mkdtemp(name.data()) == nullptr) {
-    return absl::InternalError(
-        absl::StrCat("mkdtemp ", name, ": ", std::strerror(errno)));
-  }
-  return name;
 }
 
 }  // namespace
 
 absl::Status RunDemo(const DemoOptions& options) {
-  const absl::StatusOr<std::string> folder = MakeFolder(options);
+  const absl::StatusOr<std::string> folder = MakeFolder(options.folder);
   if (!folder.ok()) return folder.status();
   absl::Status status;
   {

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/migration/memory_ranges.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -73,55 +73,14 @@ class BitWriter {
   uint64_t used_ = 0;
 };
 
-std::string Text(const MemoryRange& range) {
-  return absl::StrCat(range.size_bytes, " bytes at ", range.offset_bytes);
-}
-
 absl::Status CheckSegment(const DirtySegment& segment) {
-  if (!std::has_single_bit(segment.page_size_bytes) ||
-      segment.page_size_bytes < kPageSizeMin) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "segment ", segment.id, ": a page of ", segment.page_size_bytes,
-        " bytes; it must be a power of two, at least ", kPageSizeMin));
+  if (auto status = CheckPageSize(segment.page_size_bytes); !status.ok()) {
+    return status;
   }
   if (segment.size_bytes % segment.page_size_bytes != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "segment ", segment.id, ": ", segment.size_bytes,
         " bytes are not whole pages of ", segment.page_size_bytes));
-  }
-  return absl::OkStatus();
-}
-
-// Whole pages, within `size_bytes`.
-bool IsInside(const MemoryRange& range, uint64_t size_bytes,
-              uint64_t page_size_bytes) {
-  return range.size_bytes != 0 && range.offset_bytes <= size_bytes &&
-         range.size_bytes <= size_bytes - range.offset_bytes &&
-         (range.offset_bytes | range.size_bytes) % page_size_bytes == 0;
-}
-
-absl::Status CheckRanges(const DirtySegment& segment,
-                         absl::Span<const MemoryRange> ranges) {
-  if (ranges.empty()) return absl::InvalidArgumentError("no range");
-  for (const MemoryRange& range : ranges) {
-    if (!IsInside(range, segment.size_bytes, segment.page_size_bytes)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          Text(range), ": a range has whole pages of ", segment.page_size_bytes,
-          " bytes, at least one, in segment ", segment.id, " of ",
-          segment.size_bytes));
-    }
-  }
-  std::vector<MemoryRange> sorted(ranges.begin(), ranges.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const MemoryRange& a, const MemoryRange& b) {
-              return a.offset_bytes < b.offset_bytes;
-            });
-  for (size_t i = 1; i < sorted.size(); ++i) {
-    const MemoryRange& before = sorted[i - 1];
-    if (sorted[i].offset_bytes - before.offset_bytes < before.size_bytes) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "ranges overlap: ", Text(before), " and ", Text(sorted[i])));
-    }
   }
   return absl::OkStatus();
 }
@@ -188,14 +147,15 @@ absl::StatusOr<BasisId> DirtyBitmap::CreateBasis(
         absl::StrCat(ranges.size(), " ranges; at most ", limits_.ranges_max));
   }
   if (auto status = CheckSegment(found->is); !status.ok()) return status;
-  if (auto status = CheckRanges(found->is, ranges); !status.ok()) return status;
+  const MemoryRange whole = {0, found->is.size_bytes};
+  if (auto status = CheckBasisRanges(absl::MakeConstSpan(&whole, 1),
+                                     found->is.page_size_bytes, ranges);
+      !status.ok()) {
+    return status;
+  }
   Basis basis;
   basis.segment = found;
-  for (const MemoryRange& range : ranges) {
-    basis.ranges.push_back({range.offset_bytes >> found->page_shift,
-                            range.size_bytes >> found->page_shift});
-    basis.pages += basis.ranges.back().pages;
-  }
+  basis.ranges.assign(ranges.begin(), ranges.end());
   absl::MutexLock lock(&mutex_);
   const auto plane = TakePlane(found);
   if (!plane.ok()) return plane.status();
@@ -249,35 +209,27 @@ absl::Status DirtyBitmap::Query(BasisId basis, const DirtyQuery& query,
   if (!found.ok()) return found.status();
   if (!(*found)->is_tracked) return NotTracked();
   const Segment& segment = *(*found)->segment;
-  absl::Span<const PageRange> ranges = (*found)->ranges;
-  uint64_t pages = (*found)->pages;
-  PageRange part;
+  absl::Span<const MemoryRange> ranges = (*found)->ranges;
+  const auto pages =
+      CheckQuery(query, ranges, segment.is.page_size_bytes, bits.size());
+  if (!pages.ok()) return pages.status();
+  MemoryRange part;
   if (query.size_bytes != 0) {
-    const MemoryRange asked = {query.offset_bytes, query.size_bytes};
-    if (query.range_index >= ranges.size() ||
-        !IsInside(asked, ranges[query.range_index].pages << segment.page_shift,
-                  segment.is.page_size_bytes)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          Text(asked), " of range ", query.range_index,
-          ": not whole pages, or outside of a range of the basis"));
-    }
-    pages = asked.size_bytes >> segment.page_shift;
-    part.first = ranges[query.range_index].first +
-                 (asked.offset_bytes >> segment.page_shift);
-    part.pages = pages;
+    part.offset_bytes =
+        ranges[query.range_index].offset_bytes + query.offset_bytes;
+    part.size_bytes = query.size_bytes;
     ranges = absl::MakeConstSpan(&part, 1);
-  }
-  if (bits.size() < (pages + 7) / 8) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "room for the bits of ", bits.size(), " * 8 pages of ", pages));
   }
   Word* words = segment.planes[(*found)->plane].get();
   BitWriter writer(bits.data());
-  for (const PageRange& range : ranges) {
-    ForEachWord(range.first, range.pages, [&](uint64_t word, WordPart part) {
-      const uint64_t taken = Read(words[word], part.mask(), query.clear);
-      writer.Append(taken >> part.bit, part.count);
-    });
+  for (const MemoryRange& range : ranges) {
+    ForEachWord(range.offset_bytes >> segment.page_shift,
+                range.size_bytes >> segment.page_shift,
+                [&](uint64_t word, WordPart part) {
+                  const uint64_t taken =
+                      Read(words[word], part.mask(), query.clear);
+                  writer.Append(taken >> part.bit, part.count);
+                });
   }
   writer.Finish();
   return absl::OkStatus();

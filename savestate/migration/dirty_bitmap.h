@@ -52,7 +52,7 @@ struct DirtyBitmapLimits {
   // Of all planes: 256 MiB are 8 TiB of small pages.
   uint64_t bitmap_bytes_max = uint64_t{256} << 20;
   // Of a basis.
-  size_t ranges_max = size_t{1} << 16;
+  size_t ranges_max = 65536;
 };
 
 class DirtyBitmap final : public DirtyTracking {
@@ -88,17 +88,11 @@ class DirtyBitmap final : public DirtyTracking {
     uint64_t used = 0;  // planes of a basis; guarded by mutex_
   };
 
-  struct PageRange {
-    uint64_t first = 0;
-    uint64_t pages = 0;
-  };
-
   struct Basis {
     Segment* segment = nullptr;
     int plane = 0;
     bool is_tracked = false;
-    std::vector<PageRange> ranges;
-    uint64_t pages = 0;
+    std::vector<MemoryRange> ranges;
   };
 
   Segment* FindSegment(uint32_t id);

@@ -2,6 +2,9 @@
 
 #include "ferrybus/savestate/migration/fake_machine.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -56,6 +59,15 @@ FakeDevice::FakeDevice(std::string name, Capabilities capabilities,
       state_(state),
       fault_(fault),
       dirty_(state->memory.size() / kFakePageSize) {}
+
+FakeDevice::~FakeDevice() {
+  if (shared_ >= 0) close(shared_);
+}
+
+int FakeDevice::SharedMemory(uint32_t) {
+  if (shared_ < 0) shared_ = memfd_create("fake", MFD_CLOEXEC);
+  return shared_;
+}
 
 absl::Status FakeDevice::Call(absl::string_view name) {
   return fault_ == nullptr ? absl::OkStatus() : fault_->Call(name);

@@ -45,6 +45,9 @@ class FakeDevice final : public Migratable, public DirtyTracking {
  public:
   FakeDevice(std::string name, Capabilities capabilities,
              FakeMachineState* state, FakeFault* fault = nullptr);
+  FakeDevice(const FakeDevice&) = delete;
+  FakeDevice& operator=(const FakeDevice&) = delete;
+  ~FakeDevice() override;
 
   // -- The machine.
   bool is_running() const { return is_running_; }
@@ -55,11 +58,15 @@ class FakeDevice final : public Migratable, public DirtyTracking {
   void Do(uint64_t request);
   // Calls that Pause() answers with "not yet".
   void set_pauses_late(int calls) { pause_calls_ = calls; }
-  // What the device knows and memory does not: shared by the tests that save
-  // wrongly on purpose.
+  // To save wrongly on purpose.
   void set_forgets_to_mark(bool forgets) { forgets_to_mark_ = forgets; }
 
+  void set_creation_parameters(std::string text) { parameters_ = text; }
+
   // Migratable.
+  std::string CreationParameters() const override { return parameters_; }
+  // A descriptor that stands for the memory.
+  int SharedMemory(uint32_t segment) override;
   std::string name() const override { return name_; }
   Capabilities capabilities() const override { return capabilities_; }
   std::vector<Segment> segments() const override;
@@ -104,6 +111,8 @@ class FakeDevice final : public Migratable, public DirtyTracking {
   bool is_paused_ = false;
   bool is_retired_ = false;
   bool forgets_to_mark_ = false;
+  std::string parameters_;
+  int shared_ = -1;
   int prepared_ = 0;
   int pause_calls_ = 0;
   int tracked_ = 0;

@@ -2,8 +2,10 @@
 //
 // Source and target together: moves without faults.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "ferrybus/savestate/migration/migration_world.h"
 
@@ -33,7 +35,8 @@ struct Kind {
 
 class MoveTest : public testing::TestWithParam<Kind> {};
 
-// doc:MG4 doc:MG5 doc:MG9 doc:MG15 doc:MG18 doc:MG23 doc:MG25 promise:P1
+// doc:MG4 doc:MG5 doc:MG9 doc:MG15 doc:MG18 doc:MG23 doc:MG25 doc:MG29
+// promise:P1
 // There and back, again and again; each host is source and target in turn.
 TEST_P(MoveTest, ThereAndBack) {
   WorldOptions options;
@@ -57,7 +60,6 @@ INSTANTIATE_TEST_SUITE_P(
                     Kind{"Performant",
                          {.live_migration = true, .performant_tracking = true},
                          false},
-                    // doc:MG29
                     Kind{"Quick", {}, true},
                     Kind{"QuickOfLive", {.live_migration = true}, true},
                     Kind{"QuickOfPerformant",
@@ -78,6 +80,77 @@ TEST(MigrationTest, CallsInOrder) {
   EXPECT_THAT(Calls(world.there().fault),
               ElementsAre("PrepareTarget", "RestoreImmutable", "RestoreMutable",
                           "RewriteInterrupts"));
+}
+
+// doc:MG7 doc:MG19: the target makes its device from the source's parameters,
+// which are in none of the blobs.
+TEST(MigrationTest, CreationParametersTravelWithTheHello) {
+  WorldOptions options;
+  MigrationWorld world(options);
+  world.here().device->set_creation_parameters("size=5");
+  world.Start();
+  ASSERT_TRUE(world.Settle());
+  ASSERT_TRUE(world.is_moved());
+  EXPECT_EQ(world.creation_parameters(), "size=5");
+}
+
+// doc:MG30: the pause, part by part.
+TEST(MigrationTest, ThePauseIsMeasured) {
+  WorldOptions options;
+  options.pauses_late = 3;
+  MigrationWorld world(options);
+  world.Start();
+  ASSERT_TRUE(world.Settle());
+  const MigrationProgress progress = world.here().source->progress();
+  EXPECT_GT(progress.pause.stop, absl::ZeroDuration());
+  EXPECT_GT(progress.pause.state, absl::ZeroDuration());
+  EXPECT_GT(progress.pause.start, absl::ZeroDuration());
+  EXPECT_LT(progress.pause.total(), world.now() - absl::UnixEpoch());
+}
+
+// Memory that the target maps is not sent.
+TEST(MigrationTest, SharedMemoryIsHandedOver) {
+  WorldOptions options;
+  options.source.share_memory = true;
+  options.requests_during = 0;  // the world copies what is shared at the hello
+  MigrationWorld world(options);
+  for (int move = 0; move < 4; ++move) {
+    world.Start();
+    ASSERT_TRUE(world.Settle());
+    ASSERT_TRUE(world.is_moved()) << world.here().source->progress().status;
+    EXPECT_EQ(world.here().source->progress().pages_sent, 0);
+    ASSERT_EQ(world.CheckEnd(), "");
+  }
+}
+
+bool IsOpen(int descriptor) { return fcntl(descriptor, F_GETFD) >= 0; }
+
+// bad:T8: descriptors that nobody asked for are closed, and end it.
+TEST(MigrationTest, SurplusDescriptorsAreRefused) {
+  WorldOptions options;
+  MigrationWorld world(options);
+  world.Start();
+  ASSERT_TRUE(world.Settle());
+  const std::vector<std::string> messages = world.sent_to_target();
+  for (size_t at = 0; at < 2; ++at) {
+    MigrationWorld other(options);
+    MigrationTarget target({.machine = "machine",
+                            .session = std::string(kIdSizeBytes, 's'),
+                            .peer = "x"},
+                           &other, &other.there().ledger);
+    std::vector<int> descriptors;
+    for (size_t i = 0; i <= at; ++i) {
+      descriptors.clear();
+      if (i == at) {
+        descriptors = {memfd_create("a", 0), memfd_create("b", 0)};
+      }
+      target.OnMessage({reinterpret_cast<const std::byte*>(messages[i].data()),
+                        messages[i].size()},
+                       descriptors, other.now());
+    }
+    EXPECT_EQ(target.phase(), TargetPhase::kFailed) << "message " << at;
+    EXPECT_FALSE(IsOpen(descriptors[0]) || IsOpen(descriptors[1]));
+  }
 }
 
 // doc:MG11: what was never written is not sent.
@@ -222,8 +295,8 @@ TEST(MigrationTest, BandwidthIsLimited) {
 
 // ---- What the target refuses
 
+// bad:T10
 TEST(MigrationTest, AnotherModelIsRefusedBeforeThePause) {
-  // bad:T10 doc:MG21
   WorldOptions options;
   MigrationWorld world(options);
   world.there().fault.calls_until = 1;  // RestoreImmutable

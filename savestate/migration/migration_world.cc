@@ -2,6 +2,8 @@
 
 #include "ferrybus/savestate/migration/migration_world.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -82,12 +84,16 @@ void MigrationWorld::Start() {
 }
 
 absl::StatusOr<std::vector<Migratable*>> MigrationWorld::CreateDevices(
-    const Hello& hello, std::vector<int>, bool is_recovery) {
+    const Hello& hello, std::vector<int> descriptors, bool is_recovery) {
   Host& host = there();
+  creation_parameters_ = hello.devices[0].creation_parameters;
   if (!is_recovery) {
     host.state = FakeMachineState(hello.devices[0].segments[0].size_bytes /
                                   kFakePageSize);
   }
+  // What a descriptor stands for is the memory itself.
+  if (!descriptors.empty()) host.state.memory = here().state.memory;
+  for (int descriptor : descriptors) close(descriptor);
   MakeDevice(host);
   absl::Status status = MakePages(
       host, is_recovery ? MemoryOrigin::kUnknown : MemoryOrigin::kZeros);
@@ -149,6 +155,7 @@ void MigrationWorld::StepSource() {
   if (here().source == nullptr) return;
   here().source->Poll(now_);
   while (auto message = here().source->TakeMessage()) {
+    if (!message->descriptors.empty()) shared_ = message->descriptors;
     sent_to_target_.push_back(message->bytes);
     if (is_connected_) to_target_.push_back(std::move(message->bytes));
   }
@@ -159,7 +166,11 @@ void MigrationWorld::DeliverToTarget() {
   std::string bytes = std::move(to_target_.front());
   to_target_.pop_front();
   MaybeCorrupt(&bytes);
-  there().target->OnMessage(AsBytes(bytes), {}, now_);
+  std::vector<int> descriptors;
+  for (int descriptor : std::exchange(shared_, {})) {
+    descriptors.push_back(dup(descriptor));
+  }
+  there().target->OnMessage(AsBytes(bytes), descriptors, now_);
 }
 
 void MigrationWorld::DeliverBlock() {

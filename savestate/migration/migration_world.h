@@ -87,6 +87,9 @@ class MigrationWorld final : public TargetHost {
   const std::vector<std::string>& sent_to_source() const {
     return sent_to_source_;
   }
+  const std::string& creation_parameters() const {
+    return creation_parameters_;
+  }
   const std::vector<std::string>& sent_blocks() const { return sent_blocks_; }
 
  private:
@@ -122,6 +125,8 @@ class MigrationWorld final : public TargetHost {
   int requests_left_ = 0;
   std::string migration_id_;
   std::string session_;
+  std::string creation_parameters_;
+  std::vector<int> shared_;  // of the next message
   bool is_connected_ = false;
   bool is_stalled_ = false;
   bool corrupt_next_ = false;

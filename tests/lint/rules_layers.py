@@ -38,7 +38,8 @@ def include_form(tree):
             if path.startswith("ferrybus/"):
                 source = path.removeprefix("ferrybus/")
                 if source.endswith(".pb.h"):
-                    source = source.removesuffix(".pb.h") + ".proto"
+                    source = source.removesuffix(".pb.h")
+                    source = source.removesuffix(".grpc") + ".proto"
                 if quote == "<":
                     message = f'<{path}>: write "{path}"'
                 elif tree.get(source) is None:

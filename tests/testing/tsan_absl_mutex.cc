@@ -23,6 +23,10 @@ Function* Real(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
 }
 
+// The detection's own lock is one of those that the sanitizer does not see.
+[[maybe_unused]] const bool is_quiet =
+    (SetMutexDeadlockDetectionMode(OnDeadlockCycle::kIgnore), true);
+
 }  // namespace
 
 void Mutex::Lock() {
@@ -34,6 +38,20 @@ void Mutex::Lock() {
 void Mutex::Unlock() {
   static auto* const real =
       Real<void(Mutex*)>("_ZN4absl7debian35Mutex6UnlockEv");
+  __tsan_release(this);
+  real(this);
+}
+
+void Mutex::ReaderLock() {
+  static auto* const real =
+      Real<void(Mutex*)>("_ZN4absl7debian35Mutex10ReaderLockEv");
+  real(this);
+  __tsan_acquire(this);
+}
+
+void Mutex::ReaderUnlock() {
+  static auto* const real =
+      Real<void(Mutex*)>("_ZN4absl7debian35Mutex12ReaderUnlockEv");
   __tsan_release(this);
   real(this);
 }

@@ -14,6 +14,9 @@
 namespace ferrybus::vsp {
 namespace {
 
+// REPORT LUNS: a length, and then the list.
+constexpr size_t kEmptyLunListBytes = 8;
+
 using vstor::Operation;
 
 // An unaligned transfer of whole pages touches one page more.
@@ -273,23 +276,33 @@ std::optional<SrbResult> StorageDevice::CheckSrb(Request& request) {
   return std::nullopt;
 }
 
-// INQUIRY tells the guest that nothing is there.  It has to succeed: Linux
-// takes any failure of it for a success with no data.
+// INQUIRY tells the guest that nothing is there, REPORT LUNS that there are
+// none.  Both have to succeed: Linux takes any failure of INQUIRY for a success
+// with no data, and asks whoever answers it for LUNs.  "Invalid LUN" has it
+// remove the LUN of that target and number on path 0, whatever path it had
+// asked.
 void StorageDevice::AnswerForAbsentLun(Request& request) {
   const vstor::Srb& srb = request.srb;
-  const bool inquiry =
-      srb.cdb_or_sense[0] == static_cast<uint8_t>(scsi::Op::kInquiry) &&
-      srb.cdb_bytes >= 6 && (srb.cdb_or_sense[1] & 0x01) == 0 &&
-      DirectionOf(srb) == DataDirection::kIn;
-  if (!inquiry) {
-    FinishSrb(request,
-              CheckCondition(vstor::kSrbInvalidLun, scsi::kLunNotSupported));
+  const uint8_t* const cdb = srb.cdb_or_sense;
+  const bool reads = DirectionOf(srb) == DataDirection::kIn;
+  ScsiOutcome outcome;
+  size_t allowed = 0;
+  if (reads && cdb[0] == static_cast<uint8_t>(scsi::Op::kInquiry) &&
+      srb.cdb_bytes >= 6 && (cdb[1] & 0x01) == 0) {
+    outcome.data_bytes = FillAbsentInquiry(outcome.data.data());
+    allowed = scsi::LoadBe16(&cdb[3]);
+  } else if (reads && cdb[0] == static_cast<uint8_t>(scsi::Op::kReportLuns) &&
+             srb.cdb_bytes >= 12) {
+    outcome.data_bytes = kEmptyLunListBytes;  // zeroes
+    allowed = scsi::LoadBe32(&cdb[6]);
+  } else {
+    FinishSrb(request, CheckCondition(srb.path == 0 ? vstor::kSrbInvalidLun
+                                                    : vstor::kSrbError,
+                                      scsi::kLunNotSupported));
     return;
   }
-  ScsiOutcome outcome;
-  outcome.data_bytes = std::min<size_t>({FillAbsentInquiry(outcome.data.data()),
-                                         srb.transfer_bytes,
-                                         scsi::LoadBe16(&srb.cdb_or_sense[3])});
+  outcome.data_bytes =
+      std::min<size_t>({outcome.data_bytes, srb.transfer_bytes, allowed});
   StartOutcome(request, outcome);
 }
 

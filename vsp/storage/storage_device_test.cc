@@ -304,10 +304,12 @@ TEST_F(StorageDeviceTest, AbsentLunsSaySoAndInquiryStillSucceeds) {
         FakeStorageGuest::MakeSrb(Read10(0, 8), vstor::kDataIn, 4096);
     auto srb = vstor::GetBody<vstor::Srb>(packet);
     (field == 0 ? srb.path : field == 1 ? srb.target : srb.lun) = 1;
+    // Linux would remove the LUN of that number on path 0.
+    const uint8_t refusal =
+        field == 0 ? vstor::kSrbError : vstor::kSrbInvalidLun;
     vstor::SetBody(srb, packet);
     EXPECT_TRUE(IsCheckCondition(RunPacket(packet, {guest_.Buffer(0, 4096)}),
-                                 vstor::kSrbInvalidLun,
-                                 scsi::kLunNotSupported));
+                                 refusal, scsi::kLunNotSupported));
     std::memcpy(srb.cdb_or_sense, kInquiry.data(), kInquiry.size());
     srb.cdb_bytes = 6;
     vstor::SetBody(srb, packet);
@@ -316,9 +318,26 @@ TEST_F(StorageDeviceTest, AbsentLunsSaySoAndInquiryStillSucceeds) {
     srb.cdb_or_sense[1] = 1;  // its vital product data do not exist
     vstor::SetBody(srb, packet);
     EXPECT_TRUE(IsCheckCondition(RunPacket(packet, {guest_.Buffer(0, 4096)}),
-                                 vstor::kSrbInvalidLun,
-                                 scsi::kLunNotSupported));
+                                 refusal, scsi::kLunNotSupported));
   }
+}
+
+// What Linux asks next of a target whose INQUIRY succeeds.
+TEST_F(StorageDeviceTest, AbsentTargetsReportNoLuns) {
+  Initialize();
+  vstor::Packet packet =
+      FakeStorageGuest::MakeSrb(Read10(0, 8), vstor::kDataIn, 4096);
+  auto srb = vstor::GetBody<vstor::Srb>(packet);
+  srb.path = 1;
+  std::memset(srb.cdb_or_sense, 0, sizeof(srb.cdb_or_sense));
+  srb.cdb_or_sense[0] = static_cast<uint8_t>(scsi::Op::kReportLuns);
+  scsi::StoreBe32(4096, &srb.cdb_or_sense[6]);
+  srb.cdb_bytes = 12;
+  vstor::SetBody(srb, packet);
+  std::memset(guest_.at(0), 0xff, 9);
+  EXPECT_TRUE(IsGood(RunPacket(packet, {guest_.Buffer(0, 4096)}), 8));
+  EXPECT_EQ(scsi::LoadBe32(reinterpret_cast<const uint8_t*>(guest_.at(0))), 0u);
+  EXPECT_EQ(*guest_.at(8), std::byte{0xff});
 }
 
 // -- Batches, depth and resets -----------------------------------------------

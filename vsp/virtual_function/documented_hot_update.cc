@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "ferrybus/vsp/virtual_function/documented_status.h"
 
 namespace ferrybus::vsp {
 namespace {
@@ -47,22 +47,6 @@ std::unique_ptr<OwnedMdl> MakeMdl(HotUpdateBlock block) {
   }
   owned->block = std::move(block);
   return owned;
-}
-
-absl::Status ToStatus(NTSTATUS status, absl::string_view call) {
-  if (NT_SUCCESS(status)) return absl::OkStatus();
-  absl::StatusCode code = absl::StatusCode::kInternal;
-  if (status == STATUS_INVALID_PARAMETER) {
-    code = absl::StatusCode::kInvalidArgument;
-  } else if (status == STATUS_INSUFFICIENT_RESOURCES) {
-    code = absl::StatusCode::kResourceExhausted;
-  } else if (status == STATUS_NOT_SUPPORTED) {
-    code = absl::StatusCode::kUnimplemented;
-  } else if (status == STATUS_CANCELLED) {
-    code = absl::StatusCode::kCancelled;
-  }
-  return absl::Status(code, absl::StrCat(call, " of the driver gave status 0x",
-                                         absl::Hex(status, absl::kZeroPad8)));
 }
 
 NTSTATUS FromStatus(const absl::Status& status) {

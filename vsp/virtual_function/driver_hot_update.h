@@ -18,29 +18,11 @@
 #ifndef FERRYBUS_VSP_VIRTUAL_FUNCTION_DRIVER_HOT_UPDATE_H_
 #define FERRYBUS_VSP_VIRTUAL_FUNCTION_DRIVER_HOT_UPDATE_H_
 
-#include <assert.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "ferrybus/vsp/virtual_function/documented_types.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef int32_t NTSTATUS;
-typedef uint8_t BYTE;
-typedef uint32_t UINT;
-typedef uint32_t ULONG;
-typedef uint64_t ULONGLONG;
-typedef void* PVOID;
-
-#define NT_SUCCESS(Status) ((NTSTATUS)(Status) >= 0)
-#define STATUS_SUCCESS ((NTSTATUS)0x00000000)
-#define STATUS_UNSUCCESSFUL ((NTSTATUS)0xC0000001)
-#define STATUS_INVALID_PARAMETER ((NTSTATUS)0xC000000D)
-#define STATUS_INSUFFICIENT_RESOURCES ((NTSTATUS)0xC000009A)
-#define STATUS_NOT_SUPPORTED ((NTSTATUS)0xC00000BB)
-#define STATUS_CANCELLED ((NTSTATUS)0xC0000120)
-#define STATUS_INVALID_DEVICE_STATE ((NTSTATUS)0xC0000184)
 
 #ifndef FERRYBUS_MDL_DEFINED  // in kmcl.h, too
 #define FERRYBUS_MDL_DEFINED

@@ -13,25 +13,11 @@
 #ifndef FERRYBUS_VSP_VIRTUAL_FUNCTION_MIGRATION_INTERRUPTS_H_
 #define FERRYBUS_VSP_VIRTUAL_FUNCTION_MIGRATION_INTERRUPTS_H_
 
-#include <assert.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "ferrybus/vsp/virtual_function/documented_types.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef int32_t NTSTATUS;
-typedef int16_t INT16;
-typedef uint32_t UINT;
-typedef uint32_t UINT32;
-typedef uint64_t UINT64;
-typedef void* PVOID;
-
-#define NT_SUCCESS(Status) ((NTSTATUS)(Status) >= 0)
-#define STATUS_SUCCESS ((NTSTATUS)0x00000000)
-#define STATUS_UNSUCCESSFUL ((NTSTATUS)0xC0000001)
-#define STATUS_INVALID_PARAMETER ((NTSTATUS)0xC000000D)
 
 // NOLINTNEXTLINE(bugprone-reserved-identifier): the documented name.
 typedef struct _DXGK_INTERRUPT_TABLE_ENTRY {

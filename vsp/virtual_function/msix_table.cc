@@ -374,6 +374,11 @@ absl::StatusOr<MsixTableState> MsixTable::Save() {
   return MsixTableState{is_enabled_, is_function_masked_, shadow_, pending_};
 }
 
+bool MsixTable::IsAsSaved() const {
+  absl::MutexLock lock(&state_mu_);
+  return is_paused_ && is_saved_ && !is_retired_;
+}
+
 absl::Status MsixTable::Retire() {
   absl::MutexLock delivery(&delivery_mu_);
   absl::MutexLock lock(&state_mu_);

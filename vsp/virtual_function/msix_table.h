@@ -181,6 +181,8 @@ class MsixTable {
   absl::Status Resume();
   // FailedPrecondition unless paused.
   absl::StatusOr<MsixTableState> Save();
+  // Nothing changed since Save(): Retire() would succeed.
+  bool IsAsSaved() const;
   // The state has moved, for good: nothing is taken any more.
   // FailedPrecondition unless it is as it was saved, and paused.
   absl::Status Retire();

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+//
+// Memory on its way to another host, over TLS on the loopback interface.
+//
+//   migration_transfer/streams:<n>
+//       a machine of 128 MiB, all of it written, not compressed: the bytes of
+//       its memory for the time from hello to running
+//   migration_tls_copy
+//       the same bytes as bare as can be: a thread that copies and SSL_writes
+//       1 MiB at a time, one that SSL_reads and copies
+//   migration_of_dirty/mib:<n>
+//       a machine of 512 MiB that tracks what was ever written, and of which so
+//       much was
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "benchmark/benchmark.h"
+#include "ferrybus/tests/migration/transport_world.h"
+
+namespace ferrybus::bench {
+namespace {
+
+using migration::MigrationProgress;
+using migration::OutgoingOptions;
+using migration::SourcePhase;
+using migration::TransportWorld;
+
+constexpr uint64_t kPagesOfMib = (1 << 20) / migrate_tool::kPatternPageBytes;
+constexpr uint64_t kTransferMib = 128;
+constexpr size_t kPieceBytes = 1 << 20;
+
+void Need(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "migration_benchmark: %s\n", what);
+  std::abort();
+}
+
+// Moves a machine, of which `written_mib` were written, once.
+void MoveOnce(const migration::WorldOptions& world_options,
+              uint64_t written_mib, int streams, benchmark::State& state) {
+  TransportWorld world(world_options);
+  while (world.source().writes() < written_mib * kPagesOfMib - 1) {
+    Need(world.source().Write(), "it does not run");
+  }
+  OutgoingOptions options = world.Outgoing(world.target().address());
+  options.streams = streams;
+  options.source.compress = false;
+  options.source.block_bytes = kPieceBytes;
+  const absl::Time began = absl::Now();
+  const MigrationProgress result = world.Move(options);
+  state.SetIterationTime(absl::ToDoubleSeconds(absl::Now() - began));
+  Need(result.phase == SourcePhase::kDone, "it did not move");
+}
+
+void Transfer(benchmark::State& state) {
+  const migration::WorldOptions options = {.pages = kTransferMib * kPagesOfMib};
+  for (auto unused : state) {
+    (void)unused;
+    MoveOnce(options, kTransferMib, static_cast<int>(state.range(0)), state);
+  }
+  state.SetBytesProcessed(state.iterations() * kTransferMib << 20);
+}
+BENCHMARK(Transfer)
+    ->Name("migration_transfer")
+    ->ArgName("streams")
+    ->Arg(1)
+    ->Arg(2)
+    ->Arg(4)
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
+
+void OfDirty(benchmark::State& state) {
+  migration::WorldOptions options;
+  options.pages = 512 * kPagesOfMib;
+  options.capabilities = {.live_migration = true, .performant_tracking = true};
+  for (auto unused : state) {
+    (void)unused;
+    MoveOnce(options, static_cast<uint64_t>(state.range(0)), 2, state);
+  }
+}
+BENCHMARK(OfDirty)
+    ->Name("migration_of_dirty")
+    ->ArgName("mib")
+    ->Arg(1)
+    ->Arg(32)
+    ->Arg(64)
+    ->Arg(128)
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
+
+// ---- The bare copy
+
+class TlsPair {
+ public:
+  TlsPair() {
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    Need(bind(listener, generic, size) == 0 && listen(listener, 1) == 0,
+         "cannot listen");
+    getsockname(listener, generic, &size);
+    sockets_[0] = socket(AF_INET, SOCK_STREAM, 0);
+    Need(connect(sockets_[0], generic, size) == 0, "cannot connect");
+    sockets_[1] = accept(listener, nullptr, nullptr);
+    close(listener);
+    for (int side : {0, 1}) {
+      contexts_[side] = SSL_CTX_new(TLS_method());
+      Identify(contexts_[side]);
+      connections_[side] = SSL_new(contexts_[side]);
+      SSL_set_fd(connections_[side], sockets_[side]);
+    }
+    std::thread server(
+        [this] { Need(SSL_accept(connections_[1]) == 1, "accept"); });
+    Need(SSL_connect(connections_[0]) == 1, "connect");
+    server.join();
+  }
+  ~TlsPair() {
+    for (int side : {0, 1}) {
+      SSL_free(connections_[side]);
+      SSL_CTX_free(contexts_[side]);
+      close(sockets_[side]);
+    }
+  }
+
+  static void Identify(SSL_CTX* context) {
+    const migration::TlsIdentity& identity = migration::TestIdentity();
+    BIO* text = BIO_new_mem_buf(identity.certificate.data(),
+                                static_cast<int>(identity.certificate.size()));
+    X509* certificate = PEM_read_bio_X509(text, nullptr, nullptr, nullptr);
+    SSL_CTX_use_certificate(context, certificate);
+    X509_free(certificate);
+    BIO_free(text);
+    text = BIO_new_mem_buf(identity.key.data(),
+                           static_cast<int>(identity.key.size()));
+    EVP_PKEY* key = PEM_read_bio_PrivateKey(text, nullptr, nullptr, nullptr);
+    SSL_CTX_use_PrivateKey(context, key);
+    EVP_PKEY_free(key);
+    BIO_free(text);
+  }
+
+  void Copy(const std::string& from, std::string* to) {
+    std::thread reader([&] {
+      std::string piece(kPieceBytes, '\0');
+      for (size_t at = 0; at < to->size();) {
+        const int size =
+            SSL_read(connections_[1], piece.data(),
+                     static_cast<int>(std::min(kPieceBytes, to->size() - at)));
+        Need(size > 0, "read");
+        std::memcpy(to->data() + at, piece.data(), static_cast<size_t>(size));
+        at += static_cast<size_t>(size);
+      }
+    });
+    std::string piece(kPieceBytes, '\0');
+    for (size_t at = 0; at < from.size(); at += kPieceBytes) {
+      std::memcpy(piece.data(), from.data() + at, kPieceBytes);
+      Need(SSL_write(connections_[0], piece.data(), kPieceBytes) > 0, "write");
+    }
+    reader.join();
+  }
+
+ private:
+  int sockets_[2];
+  SSL_CTX* contexts_[2];
+  SSL* connections_[2];
+};
+
+void TlsCopy(benchmark::State& state) {
+  const std::string from(kTransferMib << 20, 'x');
+  std::string to(from.size(), '\0');
+  TlsPair pair;
+  for (auto unused : state) {
+    (void)unused;
+    pair.Copy(from, &to);
+  }
+  Need(from == to, "the copy differs");
+  state.SetBytesProcessed(state.iterations() * kTransferMib << 20);
+}
+BENCHMARK(TlsCopy)
+    ->Name("migration_tls_copy")
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace ferrybus::bench

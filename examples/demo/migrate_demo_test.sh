@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Runs `demo --migrate` briefly and looks at its JSON.
+#
+#     migrate_demo_test.sh DEMO DAEMON COMMAND
+
+set -euo pipefail
+
+folder="$(mktemp -d)"
+trap 'rm -rf "$folder"' EXIT
+FERRYBUS_MIGRATED="$PWD/$2" FERRYBUS_MIGRATE="$PWD/$3" "$1" --migrate \
+  --moves=4 --vram-mib=32 --steps=2000 --interval=100 \
+  --dir="$folder/work" --json="$folder/result"
+for expected in '"lost": 0,' '"duplicated": 0,' '"differing": 0,' \
+  '"moves": 4,' '"verified": true'; do
+  if ! grep -qF "$expected" "$folder/result"; then
+    echo "missing in the result: $expected"
+    cat "$folder/result" "$folder"/work/host-*/daemon.log
+    exit 1
+  fi
+done

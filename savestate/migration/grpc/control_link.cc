@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+
+#include "ferrybus/savestate/migration/grpc/control_link.h"
+
+#include <utility>
+
+namespace ferrybus::migration {
+namespace {
+
+constexpr size_t kReceivedMax = 4;
+
+}  // namespace
+
+ControlLink::ControlLink(Stream stream) : stream_(std::move(stream)) {
+  reader_ = std::thread([this] { ReadAll(); });
+  writer_ = std::thread([this] { WriteAll(); });
+}
+
+ControlLink::~ControlLink() { Close(absl::ZeroDuration()); }
+
+void ControlLink::Send(std::string bytes) {
+  absl::MutexLock lock(&mutex_);
+  to_send_.push_back(std::move(bytes));
+}
+
+std::optional<std::string> ControlLink::Receive(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return is_poked_ || is_read_ended_ || !received_.empty();
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&is_due), timeout);
+  is_poked_ = false;
+  if (received_.empty()) return std::nullopt;
+  std::string bytes = std::move(received_.front());
+  received_.pop_front();
+  return bytes;
+}
+
+bool ControlLink::is_ended() const {
+  absl::MutexLock lock(&mutex_);
+  return is_read_ended_ && received_.empty();
+}
+
+void ControlLink::Poke() {
+  absl::MutexLock lock(&mutex_);
+  is_poked_ = true;
+}
+
+void ControlLink::ReadAll() {
+  stream_.open();
+  {
+    absl::MutexLock lock(&mutex_);
+    is_open_ = true;
+  }
+  std::string bytes;
+  while (stream_.read(&bytes)) {
+    absl::MutexLock lock(&mutex_);
+    if (is_closing_) continue;  // only its end is of interest
+    received_.push_back(std::move(bytes));
+    bytes.clear();
+    auto has_room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return is_closing_ || received_.size() < kReceivedMax;
+    };
+    mutex_.Await(absl::Condition(&has_room));
+  }
+  absl::MutexLock lock(&mutex_);
+  is_read_ended_ = true;
+}
+
+void ControlLink::WriteAll() {
+  while (true) {
+    std::string bytes;
+    {
+      absl::MutexLock lock(&mutex_);
+      auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return is_open_ && (is_closing_ || !to_send_.empty());
+      };
+      mutex_.Await(absl::Condition(&is_due));
+      if (to_send_.empty()) break;
+      bytes = std::move(to_send_.front());
+      to_send_.pop_front();
+    }
+    if (!stream_.write(bytes)) break;  // the reader hears of it
+  }
+  stream_.writes_done();
+  absl::MutexLock lock(&mutex_);
+  is_write_ended_ = true;
+}
+
+void ControlLink::Close(absl::Duration patience) {
+  if (!reader_.joinable()) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    is_closing_ = true;
+    auto is_over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return is_read_ended_ && is_write_ended_;
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&is_over), patience);
+  }
+  stream_.cancel();
+  reader_.join();
+  writer_.join();
+}
+
+}  // namespace ferrybus::migration

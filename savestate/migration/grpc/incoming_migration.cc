@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+
+#include "ferrybus/savestate/migration/grpc/incoming_migration.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/migration/grpc/outgoing_migration.h"
+
+namespace ferrybus::migration {
+namespace {
+
+constexpr absl::Duration kPollTime = absl::Milliseconds(50);
+constexpr absl::Duration kClosePatience = absl::Seconds(2);
+constexpr absl::Duration kAskTime = absl::Seconds(5);
+constexpr absl::Duration kAskAgainMin = absl::Milliseconds(100);
+constexpr absl::Duration kAskAgainMax = absl::Seconds(5);
+
+absl::Span<const std::byte> AsBytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+}  // namespace
+
+IncomingMigration::IncomingMigration(const TargetOptions& options,
+                                     const std::string& migration_id,
+                                     TargetHost* host, OwnershipLedger* ledger)
+    : options_(options),
+      migration_id_(migration_id),
+      target_(options, host, ledger) {}
+
+bool IncomingMigration::IsServed() const {
+  return !target_.is_finished() && target_.phase() != TargetPhase::kUndecided;
+}
+
+void IncomingMigration::Serve(ControlLink& link, const std::string& hello) {
+  {
+    absl::MutexLock lock(&mutex_);
+    link_ = &link;
+  }
+  target_.OnMessage(AsBytes(hello), {}, absl::Now());
+  bool is_connected = true;
+  while (true) {
+    while (std::optional<std::string> reply = target_.TakeMessage()) {
+      link.Send(*std::move(reply));
+    }
+    if (!IsServed()) break;
+    if (!is_connected) {
+      absl::SleepFor(kPollTime);
+    } else if (std::optional<std::string> bytes = link.Receive(kPollTime)) {
+      target_.OnMessage(AsBytes(*bytes), {}, absl::Now());
+    } else if (link.is_ended()) {
+      is_connected = false;
+      target_.OnDisconnected(absl::UnavailableError("the source is gone"),
+                             absl::Now());
+    }
+    Heed(TakeWishes());
+    target_.Poll(absl::Now());
+  }
+  link.Close(std::min(kClosePatience, options_.silence_max));
+  absl::MutexLock lock(&mutex_);
+  link_ = nullptr;
+}
+
+void IncomingMigration::Heed(const Wishes& wishes) {
+  if (wishes.cancel) target_.Cancel();
+  // Without its blocks nothing is lost once all pages are here.
+  if (wishes.is_stream_broken && phase() == TargetPhase::kReceiving) {
+    target_.OnDisconnected(absl::UnavailableError("a stream of blocks broke"),
+                           absl::Now());
+  }
+  if (wishes.stop) {
+    target_.OnDisconnected(absl::UnavailableError("the target's host stops"),
+                           absl::Now());
+  }
+}
+
+absl::Status IncomingMigration::Recover(const OwnershipRecord& record) {
+  return target_.Recover(record, absl::Now());
+}
+
+void IncomingMigration::Settle(
+    const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+  const std::shared_ptr<grpc::Channel> channel =
+      MakeChannel({options_.peer, credentials}, options_.limits);
+  absl::Duration again = kAskAgainMin;
+  while (!target_.is_finished()) {
+    const Wishes wishes = TakeWishes();
+    if (wishes.stop) return;
+    if (wishes.decision.has_value()) {
+      target_.OnDecision(*wishes.decision, absl::Now());
+    } else if (phase() == TargetPhase::kUndecided) {
+      absl::StatusOr<Decision> decision =
+          AskDecision(channel, options_.machine, migration_id_, kAskTime);
+      absl::Status asked = decision.status();
+      if (decision.ok()) {
+        target_.OnDecision(*decision, absl::Now());
+        if (*decision == Decision::kUndecided) {
+          asked = absl::UnavailableError("it has not decided yet");
+        }
+      }
+      absl::MutexLock lock(&mutex_);
+      asked_ = asked;
+    }
+    target_.Poll(absl::Now());
+    if (target_.is_finished()) return;
+    absl::MutexLock lock(&mutex_);
+    auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return wishes_.stop || wishes_.decision.has_value();
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&is_due), again);
+    again = std::min(2 * again, kAskAgainMax);
+  }
+}
+
+// ---- Blocks
+
+void IncomingMigration::OnBlock(const std::string& bytes) {
+  target_.OnBlock(AsBytes(bytes), absl::Now());
+  // It may have been the last one of the pass, or a bad one.
+  absl::MutexLock lock(&mutex_);
+  Poke();
+}
+
+absl::Status IncomingMigration::AddStream(grpc::ServerContext* context) {
+  absl::MutexLock lock(&mutex_);
+  if (link_ == nullptr) return absl::UnavailableError("the migration is over");
+  if (streams_.size() >= kStreamsMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("at most ", kStreamsMax, " streams of blocks"));
+  }
+  streams_.push_back(context);
+  return absl::OkStatus();
+}
+
+void IncomingMigration::RemoveStream(grpc::ServerContext* context,
+                                     bool is_broken) {
+  absl::MutexLock lock(&mutex_);
+  streams_.erase(std::remove(streams_.begin(), streams_.end(), context),
+                 streams_.end());
+  wishes_.is_stream_broken |= is_broken;
+  Poke();
+}
+
+void IncomingMigration::CancelStreams() {
+  absl::MutexLock lock(&mutex_);
+  for (grpc::ServerContext* context : streams_) context->TryCancel();
+}
+
+// ---- Others
+
+void IncomingMigration::Poke() {
+  if (link_ != nullptr) link_->Poke();
+}
+
+IncomingMigration::Wishes IncomingMigration::TakeWishes() {
+  absl::MutexLock lock(&mutex_);
+  Wishes taken = std::exchange(wishes_, {});
+  wishes_.stop = taken.stop;
+  return taken;
+}
+
+void IncomingMigration::Decide(Decision decision) {
+  absl::MutexLock lock(&mutex_);
+  wishes_.decision = decision;
+}
+
+void IncomingMigration::Stop() {
+  absl::MutexLock lock(&mutex_);
+  wishes_.stop = true;
+  Poke();
+}
+
+void IncomingMigration::RequestCancel() {
+  absl::MutexLock lock(&mutex_);
+  wishes_.cancel = true;
+  Poke();
+}
+
+v1::MigrationReport IncomingMigration::Report() const {
+  v1::MigrationReport report;
+  report.set_migration_id(migration_id_);
+  report.set_machine(options_.machine);
+  report.set_peer(options_.peer);
+  report.set_role(v1::MigrationReport::ROLE_TARGET);
+  const TargetPhase phase = target_.phase();
+  report.set_phase(std::string(TargetPhaseName(phase)));
+  report.set_is_finished(target_.is_finished());
+  report.set_is_handed_over(phase == TargetPhase::kStarting ||
+                            phase == TargetPhase::kRunning);
+  absl::Status status = target_.status();
+  absl::MutexLock lock(&mutex_);
+  if (phase == TargetPhase::kUndecided && !asked_.ok()) {
+    status = absl::Status(
+        asked_.code(), absl::StrCat(status.message(), "; asked ", options_.peer,
+                                    ": ", asked_.message()));
+  }
+  WriteStatus(status, &report);
+  return report;
+}
+
+}  // namespace ferrybus::migration
