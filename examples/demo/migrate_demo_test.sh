@@ -11,7 +11,7 @@ folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 FERRYBUS_MIGRATED="$PWD/$2" FERRYBUS_MIGRATE="$PWD/$3" "$1" --migrate \
   --moves=4 --vram-mib=32 --steps=2000 --interval=100 \
-  --dir="$folder/work" --json="$folder/result"
+  --dir="$folder/demo" --json="$folder/result"
 for expected in '"lost": 0,' '"duplicated": 0,' '"differing": 0,' \
   '"moves": 4,' '"verified": true'; do
   if ! grep -qF "$expected" "$folder/result"; then
