@@ -16,7 +16,7 @@ for expected in '"lost": 0,' '"duplicated": 0,' '"differing": 0,' \
   '"moves": 4,' '"verified": true'; do
   if ! grep -qF "$expected" "$folder/result"; then
     echo "missing in the result: $expected"
-    cat "$folder/result" "$folder"/work/host-*/daemon.log
+    cat "$folder/result" "$folder"/demo/host-*/daemon.log
     exit 1
   fi
 done

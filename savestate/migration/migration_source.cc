@@ -295,6 +295,11 @@ void MigrationSource::OnDisconnected(const absl::Status& why, absl::Time now) {
 void MigrationSource::Poll(absl::Time now) {
   now_ = now;
   if (is_finished() || phase() == SourcePhase::kNew) return;
+  if (phase() == SourcePhase::kCommitted && !is_decision_timed_) {
+    is_decision_timed_ = true;
+    absl::MutexLock lock(&mutex_);
+    progress_.pause.decide = now - std::exchange(phase_began_, now);
+  }
   if (is_retire_due_ && outgoing_.empty()) RetireDevices();
   if (phase() == SourcePhase::kUnsettled) return PollUnsettled();
   if (cancel_.load() && phase() != SourcePhase::kCommitted) {

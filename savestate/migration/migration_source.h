@@ -196,6 +196,7 @@ class MigrationSource {
   bool is_pass_running_ = false;  // until PassDone
   uint32_t blackout_passes_ = 0;
   bool is_retire_due_ = false;
+  bool is_decision_timed_ = false;
   OwnershipRecord before_;  // as it was when it began
   std::deque<OutgoingMigrationMessage> outgoing_;
 

@@ -433,6 +433,30 @@ TEST(TransportTest, DecisionOfUnknownMachineIsNotMadeUp) {
             absl::StatusCode::kNotFound);
 }
 
+// Neither "aborted" nor "committed" while it may still become the other.
+// bad:T5
+TEST(TransportTest, SourceThatHasNotDecidedSaysSo) {
+  TransportWorld world;
+  OutgoingOptions options = world.Outgoing(world.target().address());
+  const auto channel =
+      MakeChannel(world.source().Reach(world.source().address()), {});
+  int asked = 0;
+  options.on_progress = [&](const MigrationProgress& progress) {
+    if (progress.phase >= SourcePhase::kCommitted) return;
+    EXPECT_EQ(*AskDecision(channel, kMachine, options.source.migration_id,
+                           absl::Seconds(5)),
+              Decision::kUndecided)
+        << SourcePhaseName(progress.phase);
+    ++asked;
+  };
+  EXPECT_EQ(world.Move(options).phase, SourcePhase::kDone);
+  EXPECT_GT(asked, 2);
+  EXPECT_EQ(*AskDecision(channel, kMachine, options.source.migration_id,
+                         absl::Seconds(5)),
+            Decision::kCommitted);
+  EXPECT_EQ(world.CheckEnd(), "");
+}
+
 // ---- Cancel
 
 grpc::Status Cancel(const HostAddress& host, const std::string& id) {
