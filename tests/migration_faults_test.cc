@@ -133,6 +133,14 @@ TEST_P(FaultsTest, RandomFaults) {
   for (int i = 0; i < 300; ++i) {
     MigrationWorld world(options_);
     for (int move = 0; move < 4; ++move) {
+      if (random() % 4 == 0) {
+        // A disk that fails at the decision, having stored it or not.
+        (random() % 2 == 0 ? world.here() : world.there())
+            .ledger.FailAfter(static_cast<int>(random() % 2),
+                              random() % 2 == 0
+                                  ? FakeLedger::Failure::kStored
+                                  : FakeLedger::Failure::kNotStored);
+      }
       world.Start();
       const uint64_t faults = random() % 4;
       for (uint64_t f = 0; f < faults && !world.is_over(); ++f) {

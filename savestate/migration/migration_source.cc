@@ -191,6 +191,7 @@ void MigrationSource::PollUnsettled() {
 
 void MigrationSource::RetireDevices() {
   is_retire_due_ = false;
+  CloseBlocks();
   for (PendingPages* pages : devices_) pages->device().Retire();
   for (PendingPages* pages : devices_) {
     pages->End();
@@ -239,10 +240,7 @@ void MigrationSource::Fail(const absl::Status& why, bool tell_peer) {
                                             why.message())));
   }
   if (phase() == SourcePhase::kUnsettled && tell_peer == false) return;
-  {
-    absl::MutexLock lock(&mutex_);
-    pass_.is_open = false;
-  }
+  CloseBlocks();
   for (size_t i = paused_devices_; i-- > 0;) devices_[i]->device().Resume();
   // The one that said "not yet" has begun to pause.
   if (phase() == SourcePhase::kPausing && paused_devices_ < devices_.size()) {
@@ -262,6 +260,14 @@ void MigrationSource::Fail(const absl::Status& why, bool tell_peer) {
     Send(Abort{.reason = why, .session = std::move(session)});
   }
   Finish(SourcePhase::kFailed, why);
+}
+
+// Gives no more blocks, and waits for those that are being read.
+void MigrationSource::CloseBlocks() {
+  absl::MutexLock lock(&mutex_);
+  pass_.is_open = false;
+  mutex_.Await(absl::Condition(
+      +[](int* readers) { return *readers == 0; }, &pass_.readers));
 }
 
 void MigrationSource::Finish(SourcePhase phase, const absl::Status& status) {

@@ -139,6 +139,7 @@ class MigrationSource {
     absl::Status failure;
     absl::Time not_before = absl::InfinitePast();
     absl::Time last_taken = absl::InfinitePast();
+    int readers = 0;  // of the devices' memory
   };
 
   void Handle(const HelloReply& reply);
@@ -152,6 +153,8 @@ class MigrationSource {
 
   absl::StatusOr<std::string> Save(bool is_immutable, Migratable& device) const;
   void SendHello();
+  std::optional<PageBatch> TakeBatch(PageBlock* block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenPass();
   void EndPassIfExhausted();
   void AfterCopyPass();
@@ -168,6 +171,7 @@ class MigrationSource {
   void Finish(SourcePhase phase, const absl::Status& status);
   void Send(Message message, std::vector<int> descriptors = {});
   void SetPhase(SourcePhase phase);
+  void CloseBlocks();
   SourcePhase phase() const { return phase_; }
   bool CheckPhase(SourcePhase phase, absl::string_view message);
   uint64_t PendingBytes() const;

@@ -25,6 +25,21 @@ double PerSecond(uint64_t bytes, absl::Duration time) {
   return seconds > 0 ? static_cast<double>(bytes) / seconds : 0;
 }
 
+absl::StatusOr<std::string> ReadBatch(Migratable& device,
+                                      const PageBatch& batch) {
+  std::string plain(PagesOf(batch.runs) * batch.page_size_bytes, '\0');
+  auto* to = reinterpret_cast<std::byte*>(plain.data());
+  for (const PageRun& run : batch.runs) {
+    const uint64_t size = run.pages * batch.page_size_bytes;
+    absl::Status status =
+        device.ReadMemory(batch.segment, run.first_page * batch.page_size_bytes,
+                          absl::MakeSpan(to, size));
+    if (!status.ok()) return OfDevice(device, "reading memory", status);
+    to += size;
+  }
+  return plain;
+}
+
 }  // namespace
 
 // ---- Passes
@@ -54,52 +69,37 @@ MigrationSource::NextBlock MigrationSource::TakeBlock(PageEncoder& encoder,
   {
     absl::MutexLock lock(&mutex_);
     if (!pass_.is_open || pass_.is_exhausted || !pass_.failure.ok()) return {};
-    if (now < pass_.not_before)
+    if (now < pass_.not_before) {
       return {.bytes = {}, .not_before = pass_.not_before};
-    while (block.device < devices_.size()) {
-      batch = devices_[block.device]->Take(options_.block_bytes);
-      if (batch.has_value()) break;
-      ++block.device;
     }
+    batch = TakeBatch(&block);
     pass_.last_taken = now;
-    if (!batch.has_value()) {
-      pass_.is_exhausted = true;
-    } else {
-      block.session = pass_.session;
-      block.pass = pass_.number;
-      block.sequence = pass_.blocks++;
-      block.segment = batch->segment;
-    }
+    pass_.is_exhausted = !batch.has_value();
+    if (batch.has_value()) ++pass_.readers;
   }
   if (!batch.has_value()) {
     if (listener_ != nullptr) listener_->OnOutput();
     return {};
   }
-  const uint64_t page_size = batch->page_size_bytes;
-  const uint64_t pages = PagesOf(batch->runs);
-  std::string plain(pages * page_size, '\0');
-  Migratable& device = devices_[block.device]->device();
-  auto* to = reinterpret_cast<std::byte*>(plain.data());
-  for (const PageRun& run : batch->runs) {
-    const uint64_t size = run.pages * page_size;
-    absl::Status status = device.ReadMemory(
-        batch->segment, run.first_page * page_size, absl::MakeSpan(to, size));
-    if (!status.ok()) {
-      absl::MutexLock lock(&mutex_);
-      pass_.failure = OfDevice(device, "reading memory", status);
+  absl::StatusOr<std::string> plain =
+      ReadBatch(devices_[block.device]->device(), *batch);
+  {
+    absl::MutexLock lock(&mutex_);
+    --pass_.readers;
+    if (!plain.ok()) {
+      pass_.failure = plain.status();
       return {};
     }
-    to += size;
   }
-  encoder.Encode(std::move(plain), batch->runs, page_size, options_.compress,
-                 &block);
-  NextBlock next = {.bytes = SerializeBlock(block)};
+  const uint64_t plain_bytes = plain->size();
+  encoder.Encode(*std::move(plain), batch->runs, batch->page_size_bytes,
+                 options_.compress, &block);
+  NextBlock next = {.bytes = SerializeBlock(std::move(block))};
   absl::MutexLock lock(&mutex_);
-  progress_.pages_sent += pages;
-  progress_.plain_bytes_sent += pages * page_size;
+  progress_.pages_sent += plain_bytes / batch->page_size_bytes;
+  progress_.plain_bytes_sent += plain_bytes;
   progress_.wire_bytes_sent += next.bytes.size();
-  progress_.pending_bytes -=
-      std::min(progress_.pending_bytes, pages * page_size);
+  progress_.pending_bytes -= std::min(progress_.pending_bytes, plain_bytes);
   if (options_.bandwidth_max_bytes > 0) {
     pass_.not_before =
         std::max(pass_.not_before, now) +
@@ -107,6 +107,21 @@ MigrationSource::NextBlock MigrationSource::TakeBlock(PageEncoder& encoder,
                       static_cast<double>(options_.bandwidth_max_bytes));
   }
   return next;
+}
+
+// The next pages, and what their block says of them.
+std::optional<PageBatch> MigrationSource::TakeBatch(PageBlock* block) {
+  for (uint32_t i = 0; i < devices_.size(); ++i) {
+    std::optional<PageBatch> batch = devices_[i]->Take(options_.block_bytes);
+    if (!batch.has_value()) continue;
+    block->session = pass_.session;
+    block->pass = pass_.number;
+    block->sequence = pass_.blocks++;
+    block->device = i;
+    block->segment = batch->segment;
+    return batch;
+  }
+  return std::nullopt;
 }
 
 void MigrationSource::EndPassIfExhausted() {

@@ -209,10 +209,10 @@ void MigrationTarget::Handle(const Prepare& prepare) {
   if (is_recovery_) return;  // it is stored, and nobody listens
   absl::Status status = StorePrepared();
   if (!status.ok()) {
-    // Perhaps it is stored all the same.  The source was told nothing.
-    Fail(status, true);
-    (void)ledger_->Store(before_);
-    return;
+    // Perhaps it is stored all the same: it ends as if it were, when the old
+    // record is there again.
+    Send(Abort{.reason = status});
+    return SetPhase(TargetPhase::kUndecided, status);
   }
   SetPhase(TargetPhase::kPrepared);
   Send(Prepared());
@@ -357,9 +357,10 @@ void MigrationTarget::Discard(const absl::Status& why, bool tell_peer) {
 
 // The source decided against it.
 void MigrationTarget::DiscardPrepared(const absl::Status& why) {
+  const absl::Status stored = ledger_->Store(before_);
+  // Whoever asks gets the same answer again.
+  if (!stored.ok()) return SetPhase(TargetPhase::kUndecided, stored);
   Discard(why, false);
-  // If it cannot be stored, the next start asks again: the answer stays.
-  (void)ledger_->Store(before_);
 }
 
 // Takes no more blocks, and waits for those that are being written.

@@ -60,11 +60,16 @@ absl::string_view OwnershipName(Ownership ownership) {
 
 Decision Decide(const OwnershipRecord& record, absl::string_view migration_id,
                 absl::string_view running) {
+  // First of all: what a failed Store() left behind is no decision while the
+  // source still tries to take it back.
+  if (migration_id == running) return Decision::kUndecided;
   if (record.state == Ownership::kHandedOver &&
       record.migration_id == migration_id) {
     return Decision::kCommitted;
   }
-  return migration_id == running ? Decision::kUndecided : Decision::kAborted;
+  // A host that never had the machine, or lost its ledger, knows nothing.
+  if (record == OwnershipRecord()) return Decision::kUndecided;
+  return Decision::kAborted;
 }
 
 std::string SerializeOwnership(const OwnershipRecord& record) {

@@ -70,7 +70,8 @@ enum class Decision : uint8_t {
   kUndecided,  // ask again
 };
 
-// `running`: the id of the migration that is under way here, or empty.
+// `running`: MigrationSource::running_id(), asked before the record was read;
+// or empty.
 Decision Decide(const OwnershipRecord& record, absl::string_view migration_id,
                 absl::string_view running);
 

@@ -91,8 +91,9 @@ TEST_F(OwnershipTest, Decisions) {
   const std::string id(16, 'm');
   const std::string other(16, 'o');
   EXPECT_EQ(Decide(handed_over_, id, ""), Decision::kCommitted);
-  EXPECT_EQ(Decide(handed_over_, id, id), Decision::kCommitted);
+  EXPECT_EQ(Decide(handed_over_, id, id), Decision::kUndecided);
   EXPECT_EQ(Decide(handed_over_, other, ""), Decision::kAborted);
+  EXPECT_EQ(Decide(OwnershipRecord(), id, ""), Decision::kUndecided);
   EXPECT_EQ(Decide(owner_, id, id), Decision::kUndecided);
   EXPECT_EQ(Decide(owner_, id, other), Decision::kAborted);
   EXPECT_EQ(Decide(owner_, id, ""), Decision::kAborted);

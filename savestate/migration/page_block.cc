@@ -84,7 +84,7 @@ uint64_t PagesOf(absl::Span<const PageRun> runs) {
   return pages;
 }
 
-std::string SerializeBlock(const PageBlock& block) {
+std::string SerializeBlock(PageBlock block) {
   v1::PageBlock message;
   message.set_session(block.session);
   message.set_pass(block.pass);
@@ -94,8 +94,10 @@ std::string SerializeBlock(const PageBlock& block) {
   WriteRuns(block.runs, message.mutable_runs());
   WriteRuns(block.zero_runs, message.mutable_zero_runs());
   message.set_encoding(static_cast<v1::PageBlock::Encoding>(block.encoding));
-  message.set_data(block.data);
-  std::string bytes = message.SerializeAsString();
+  message.set_data(std::move(block.data));
+  std::string bytes;
+  bytes.reserve(message.ByteSizeLong() + kChecksumSizeBytes);
+  message.AppendToString(&bytes);
   AppendChecksum(&bytes);
   return bytes;
 }

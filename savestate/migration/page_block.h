@@ -52,7 +52,7 @@ struct PageBlock {
   std::string data;
 };
 
-std::string SerializeBlock(const PageBlock& block);
+std::string SerializeBlock(PageBlock block);
 // InvalidArgument, ResourceExhausted.
 absl::StatusOr<PageBlock> ParseBlock(absl::Span<const std::byte> bytes);
 
