@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+
+#include "ferrybus/examples/hypervisor/bus_bridge.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <utility>
+#include <variant>
+
+#include "ferrybus/channel/message_codec.h"
+#include "ferrybus/channel/server_connection_types.h"
+#include "ferrybus/channel/signal_event.h"
+
+namespace ferrybus::hypervisor {
+namespace {
+
+// Linux takes its messages, and interrupts, on the processor that connected,
+// which is the first.
+constexpr uint32_t kMessageVp = 0;
+// How long until a slot that was not empty is looked at again.  The guest's
+// "end of message" would tell; messages are few, and this is one way for both
+// modes.
+constexpr int kSlotRetryMs = 1;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BusBridge>> BusBridge::Open(Port port,
+                                                           Synic* synic) {
+  absl::StatusOr<SignalPage> signals = SignalPage::Map(port.signals.get());
+  if (!signals.ok()) return signals.status();
+  return std::unique_ptr<BusBridge>(
+      new BusBridge(std::move(port), *std::move(signals), synic));
+}
+
+BusBridge::BusBridge(Port port, SignalPage signals, Synic* synic)
+    : port_(std::move(port)),
+      signals_(std::move(signals)),
+      sender_(signals_, SignalDirection::kGuestToHost, port_.host_event.get()),
+      receiver_(signals_, SignalDirection::kHostToGuest,
+                port_.guest_event.get()),
+      messages_(port_.messages.get(), MessageSocket::Role::kGuest),
+      synic_(synic),
+      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+HypercallStatus BusBridge::PostMessage(uint32_t connection_id,
+                                       absl::Span<const std::byte> payload) {
+  if (connection_id != kMessageConnectionClassic &&
+      connection_id != kMessageConnectionMulticlient) {
+    return HypercallStatus::kInvalidConnectionId;
+  }
+  const std::lock_guard lock(send_mutex_);
+  NoteTargetVp(payload);
+  // The guest's processor does not wait; the guest tries again.
+  return messages_.Send(connection_id, payload)
+             ? HypercallStatus::kSuccess
+             : HypercallStatus::kInsufficientBuffers;
+}
+
+HypercallStatus BusBridge::SignalEvent(uint64_t input) {
+  const ferrybus::SignalEvent event = DecodeSignalEvent(input);
+  const uint32_t channel_id = event.connection_id & kMaxChannelId;
+  if (channel_id == 0 || event.flag_number != 0 ||
+      event.connection_id != EventConnectionId(ChannelId{channel_id})) {
+    return HypercallStatus::kInvalidConnectionId;
+  }
+  sender_.Ring(channel_id);
+  return HypercallStatus::kSuccess;
+}
+
+// The port's signals name a channel; the processor that it wants to interrupt
+// is in the messages by which it is opened and modified.
+void BusBridge::NoteTargetVp(absl::Span<const std::byte> message) {
+  const absl::StatusOr<GuestMessage> decoded = DecodeGuestMessage(message, {});
+  if (!decoded.ok()) return;
+  const auto note = [this](ChannelId channel_id, uint32_t vp) {
+    const auto index = static_cast<uint32_t>(channel_id);
+    if (index <= kMaxChannelId) target_vps_[index] = vp;
+  };
+  if (const auto* open = std::get_if<OpenChannelMessage>(&*decoded)) {
+    note(open->channel_id, open->target_vp);
+  } else if (const auto* modify =
+                 std::get_if<ModifyChannelMessage>(&*decoded)) {
+    note(modify->channel_id, modify->target_vp);
+  }
+}
+
+bool BusBridge::DeliverMessages() {
+  while (true) {
+    if (!waiting_.has_value()) {
+      const absl::StatusOr<SocketMessage> message = messages_.Receive();
+      if (absl::IsInvalidArgument(message.status())) continue;
+      if (!message.ok()) return true;
+      waiting_ = *message;
+    }
+    if (synic_->PostMessage(kMessageVp, waiting_->payload()) ==
+        Synic::Delivery::kSlotBusy) {
+      return false;
+    }
+    waiting_.reset();
+  }
+}
+
+void BusBridge::Run() {
+  while (!stopping_) {
+    const bool all_delivered = DeliverMessages();
+    receiver_.Take([this](uint32_t channel_id) {
+      synic_->SetEventFlag(target_vps_[channel_id], channel_id);
+    });
+    pollfd fds[] = {
+        {receiver_.wait_fd(), POLLIN, 0},
+        {stop_event_.get(), POLLIN, 0},
+        {messages_.wait_fd(), all_delivered ? short{POLLIN} : short{0}, 0}};
+    poll(fds, 3, all_delivered ? -1 : kSlotRetryMs);
+  }
+}
+
+void BusBridge::Stop() {
+  stopping_ = true;
+  (void)eventfd_write(stop_event_.get(), 1);
+}
+
+}  // namespace ferrybus::hypervisor

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+//
+// Between the guest's processors and the process that serves its devices:
+// hypercalls go out through a Port, messages and signals that come in go to
+// the SynIC.
+//
+// What it is: the guest's end of a port, for a guest that is a virtual
+// machine.  The serving process may end and be replaced at any moment; what it
+// has not taken stays in the port for the next one.
+//
+// Thread safety: hypercalls from any thread; Run() on one of its own.
+// Trust: neither side's: what comes from the guest is passed on as bytes, what
+// comes from the port only reaches the guest.
+
+#ifndef FERRYBUS_EXAMPLES_HYPERVISOR_BUS_BRIDGE_H_
+#define FERRYBUS_EXAMPLES_HYPERVISOR_BUS_BRIDGE_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/messages.h"
+#include "ferrybus/channel/transport/message_socket.h"
+#include "ferrybus/channel/transport/port.h"
+#include "ferrybus/channel/transport/signal_page.h"
+#include "ferrybus/channel/transport/unique_fd.h"
+#include "ferrybus/examples/hypervisor/hypercalls.h"
+#include "ferrybus/examples/hypervisor/synic.h"
+
+namespace ferrybus::hypervisor {
+
+class BusBridge final : public HypercallSink {
+ public:
+  // `port` is the guest's end.  Borrows `synic`.
+  static absl::StatusOr<std::unique_ptr<BusBridge>> Open(Port port,
+                                                         Synic* synic);
+
+  HypercallStatus PostMessage(uint32_t connection_id,
+                              absl::Span<const std::byte> payload) override;
+  HypercallStatus SignalEvent(uint64_t input) override;
+
+  // Carries what comes in until Stop().
+  void Run();
+  void Stop();
+
+ private:
+  BusBridge(Port port, SignalPage signals, Synic* synic);
+  void NoteTargetVp(absl::Span<const std::byte> message);
+  // False: the guest has not taken the message before.
+  bool DeliverMessages();
+
+  Port port_;
+  SignalPage signals_;
+  SignalSender sender_;
+  SignalReceiver receiver_;
+  MessageSocket messages_;
+  Synic* const synic_;
+  UniqueFd stop_event_;
+  std::atomic<bool> stopping_ = false;
+  std::mutex send_mutex_;
+  std::optional<SocketMessage> waiting_;  // for its slot
+  // Which processor a channel wants to interrupt, by channel number.
+  std::array<std::atomic<uint32_t>, kMaxChannelId + 1> target_vps_ = {};
+};
+
+}  // namespace ferrybus::hypervisor
+
+#endif  // FERRYBUS_EXAMPLES_HYPERVISOR_BUS_BRIDGE_H_

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Gathers what a guest is made of, from Debian packages: a stock kernel, its
+# modules, an initramfs, and the root file system of the guest's disk.
+#
+#     make_kit.sh KIT
+#
+# KIT gets
+#   vmlinuz      the kernel of linux-image-cloud-amd64, as it is
+#   initramfs    busybox and the modules that find and mount the root disk
+#   root/        what is on that disk
+#   nest-initramfs.base, for a machine without KVM (see nest.sh)
+#
+# Needs: apt-get, dpkg, busybox-static, cpio, kmod; hyperv-daemons
+# for key-value exchange.  Downloads one package, with apt-get, unless
+# FERRYBUS_KERNEL_DEB names one.
+
+set -euo pipefail
+
+kit="$(mkdir -p "$1" && cd "$1" && pwd)"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+readonly kit here
+
+die() {
+  echo "make_kit.sh: $*" >&2
+  exit 1
+}
+
+for tool in apt-get dpkg cpio modprobe depmod busybox; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null ||
+    die "$tool is missing (packages: busybox-static cpio kmod)"
+done
+PATH="$PATH:/usr/sbin:/sbin"
+
+# The kernel's own package: the one that the meta package names today.
+fetch_kernel() {
+  local name deb="${FERRYBUS_KERNEL_DEB:-}"
+  if [[ -z "$deb" ]]; then
+    name="$(apt-cache depends linux-image-cloud-amd64 |
+      sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)"
+    [[ -n "$name" ]] || die "apt knows no linux-image-cloud-amd64"
+    (cd "$kit" && apt-get -q download "$name" >/dev/null)
+    deb="$(ls "$kit/$name"_*.deb)"
+  fi
+  dpkg -x "$deb" "$kit/kernel"
+  version="$(ls "$kit/kernel/lib/modules")"
+  depmod -b "$kit/kernel" "$version"
+  cp "$kit/kernel/boot/vmlinuz-$version" "$kit/vmlinuz"
+}
+
+# modules FOLDER NAME...: copies modules and what they need, and writes
+# FOLDER/modules.list: their files in the order to load them.
+modules() {
+  local folder="$1" file
+  shift
+  mkdir -p "$folder/modules"
+  for name in "$@"; do
+    modprobe -d "$kit/kernel" -S "$version" --show-depends "$name" |
+      sed -n 's/^insmod \([^ ]*\).*/\1/p'
+  done | awk '!seen[$0]++' | while read -r file; do
+    cp "$file" "$folder/modules/"
+    basename "$file"
+  done >"$folder/modules.list"
+}
+
+# programs FOLDER PROGRAM...: copies programs with their shared libraries.
+programs() {
+  local folder="$1" program file
+  shift
+  for program in "$@"; do
+    mkdir -p "$folder$(dirname "$program")"
+    cp -L "$program" "$folder$program"
+    { ldd "$program" || true; } | { grep -o '/[^ ]*' || true; } | while read -r file; do
+      mkdir -p "$folder$(dirname "$file")"
+      cp -L "$file" "$folder$file"
+    done
+  done
+}
+
+base() {
+  local folder="$1"
+  mkdir -p "$folder"/{bin,dev,proc,sys,run,tmp,disk,etc,var/lib,sbin,usr/sbin}
+  cp "$(command -v busybox)" "$folder/bin/busybox"
+  ln -sf busybox "$folder/bin/sh"
+}
+
+archive() {
+  (cd "$1" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >"$2"
+}
+
+make_initramfs() {
+  local folder="$kit/initramfs.d"
+  base "$folder"
+  cp "$here/init" "$folder/init"
+  modules "$folder" hv_storvsc hv_utils sd_mod
+  archive "$folder" "$kit/initramfs"
+}
+
+make_root() {
+  local folder="$kit/root" daemon
+  base "$folder"
+  mkdir -p "$folder/var/lib/hyperv" "$folder/data"
+  cp "$here/root_init" "$folder/sbin/init"
+  cp "$here/root_poweroff" "$folder/sbin/poweroff"
+  modules "$folder" hv_sock
+  echo "127.0.0.1 ferrybus-guest localhost" >"$folder/etc/hosts"
+  echo "hosts: files" >"$folder/etc/nsswitch.conf"
+  cp -L /etc/os-release "$folder/etc/"
+  daemon="$(command -v hv_kvp_daemon || true)"
+  if [[ -n "$daemon" ]]; then programs "$folder" "$daemon"; fi
+}
+
+make_nest() {
+  local folder="$kit/nest.d"
+  base "$folder"
+  cp "$here/nest_init" "$folder/init"
+  modules "$folder" kvm-amd virtio_pci virtio_blk
+  archive "$folder" "$kit/nest-initramfs.base"
+}
+
+rm -rf "$kit"/{kernel,root,initramfs.d,nest.d}
+fetch_kernel
+make_initramfs
+make_root
+make_nest
+echo "$version" >"$kit/version"
+rm -rf "$kit/kernel" "$kit"/*.deb "$kit"/{initramfs.d,nest.d}

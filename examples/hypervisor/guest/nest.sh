@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Runs the hypervisor on a machine whose KVM is missing or not usable: inside
+# a virtual machine that QEMU emulates, with processors that have AMD's
+# virtualisation.  Slow, and the same everywhere.
+#
+#     nest.sh KIT DISK OUT HYPERVISOR [ARGUMENT...]
+#
+# KIT is from make_kit.sh.  Inside, the kit's files are in /nest, DISK is
+# /dev/vda, and what the hypervisor writes to /nest/out/report comes back in the
+# file OUT.  The status is the hypervisor's.
+
+set -euo pipefail
+
+kit="$1"
+disk="$2"
+out="$3"
+hypervisor="$4"
+shift 4
+
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/root/nest/out"
+cp -L "$kit/vmlinuz" "$kit/initramfs" "$hypervisor" "$work/root/nest/"
+{ ldd "$hypervisor" || true; } | { grep -o '/[^ ]*' || true; } | while read -r file; do
+  mkdir -p "$work/root$(dirname "$file")"
+  cp -L "$file" "$work/root$file"
+done
+{
+  echo '#!/bin/sh'
+  printf 'exec ./%q' "$(basename "$hypervisor")"
+  printf ' %q' "$@"
+  echo
+} >"$work/root/nest/command"
+chmod -R u+rwX,+x "$work/root/nest"
+(cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) \
+  >"$work/added"
+cat "$kit/nest-initramfs.base" "$work/added" >"$work/initramfs"
+
+# Two processors, as the guest has.  A plain model: what newer ones add, QEMU
+# does not emulate well enough for a guest inside a guest.
+qemu-system-x86_64 -accel tcg,thread=multi \
+  -cpu qemu64,+svm,+npt -smp 2 -m 2048 \
+  -nodefaults -no-user-config -display none -no-reboot \
+  -kernel "$kit/vmlinuz" -initrd "$work/initramfs" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" \
+  -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
+  -serial stdio -serial "file:$work/out"
+tr -d '\r' <"$work/out" | sed '/^end /d' >"$out"
+status="$(tr -d '\r' <"$work/out" | sed -n 's/^end //p')"
+[[ -n "$status" ]] || {
+  echo "nest.sh: the nest ended before its work was done" >&2
+  exit 1
+}
+exit "$status"

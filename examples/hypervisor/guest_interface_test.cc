@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT
+//
+// What a guest reaches of the hypervisor itself: hypercalls, registers, SynIC,
+// the bridge.  No KVM is needed.
+
+#include <array>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/messages.h"
+#include "ferrybus/channel/transport/message_socket.h"
+#include "ferrybus/channel/transport/port.h"
+#include "ferrybus/channel/transport/signal_page.h"
+#include "ferrybus/examples/hypervisor/bus_bridge.h"
+#include "ferrybus/examples/hypervisor/hypercalls.h"
+#include "ferrybus/examples/hypervisor/hyperv.h"
+#include "ferrybus/examples/hypervisor/hyperv_msrs.h"
+#include "ferrybus/examples/hypervisor/synic.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace ferrybus::hypervisor {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+
+constexpr uint64_t kRamBytes = 64 * 4096;
+constexpr uint64_t kMessagePage = 0x5000;
+constexpr uint64_t kFlagsPage = 0x6000;
+constexpr uint64_t kSlot = kMessagePage + 2 * 256;
+constexpr uint64_t kFlags = kFlagsPage + 2 * 256;
+
+class RecordingSink final : public HypercallSink {
+ public:
+  HypercallStatus PostMessage(uint32_t connection_id,
+                              absl::Span<const std::byte> payload) override {
+    messages.emplace_back(connection_id, payload.size());
+    return HypercallStatus::kSuccess;
+  }
+  HypercallStatus SignalEvent(uint64_t input) override {
+    signals.push_back(input);
+    return HypercallStatus::kSuccess;
+  }
+  std::vector<std::pair<uint32_t, size_t>> messages;
+  std::vector<uint64_t> signals;
+};
+
+class GuestInterfaceTest : public testing::Test {
+ protected:
+  GuestInterfaceTest()
+      : memory_(*MemfdGuestMemory::Create(kRamBytes)),
+        synic_(memory_.get(), 2, [this](uint32_t vp, uint64_t sint) {
+          interrupts_.emplace_back(vp, sint);
+        }) {}
+
+  template <typename T>
+  void Put(uint64_t address, T value) {
+    std::memcpy(memory_->Translate(address, sizeof(T)).data(), &value,
+                sizeof(T));
+  }
+  template <typename T>
+  T Get(uint64_t address) const {
+    T value;
+    std::memcpy(&value, memory_->Translate(address, sizeof(T)).data(),
+                sizeof(T));
+    return value;
+  }
+  HypercallStatus Call(uint64_t control, uint64_t input) {
+    return HandleHypercall({control, input}, *memory_, &sink_);
+  }
+  void PutMessage(uint64_t address, uint32_t type, uint32_t bytes) {
+    Put<uint32_t>(address, 4);
+    Put<uint32_t>(address + 8, type);
+    Put<uint32_t>(address + 12, bytes);
+  }
+  void EnableSynic(uint32_t vp) {
+    synic_.WriteMsr(vp, kMsrMessagePage, kMessagePage | kPageEnable);
+    synic_.WriteMsr(vp, kMsrEventFlagsPage, kFlagsPage | kPageEnable);
+    synic_.WriteMsr(vp, kMsrSint0 + kVmbusSint, 0xf3);
+    synic_.WriteMsr(vp, kMsrSynicControl, kPageEnable);
+  }
+
+  std::unique_ptr<MemfdGuestMemory> memory_;
+  RecordingSink sink_;
+  std::vector<std::pair<uint32_t, uint64_t>> interrupts_;
+  Synic synic_;
+};
+
+// -- Hypercalls
+
+TEST_F(GuestInterfaceTest, PostMessageTakesACopyOfTheInput) {
+  PutMessage(0x1000, 1, 240);
+  EXPECT_EQ(Call(kHypercallPostMessage, 0x1000), HypercallStatus::kSuccess);
+  EXPECT_THAT(sink_.messages, ElementsAre(Pair(4, 240)));
+}
+
+TEST_F(GuestInterfaceTest, WrongMessagesGetAStatusAndNothingElse) {
+  PutMessage(0x1000, 1, 241);
+  EXPECT_EQ(Call(kHypercallPostMessage, 0x1000),
+            HypercallStatus::kInvalidParameter);
+  PutMessage(0x1000, 2, 16);
+  EXPECT_EQ(Call(kHypercallPostMessage, 0x1000),
+            HypercallStatus::kInvalidParameter);
+  PutMessage(0x1000, 1, 16);
+  EXPECT_EQ(Call(kHypercallPostMessage, 0x1004),
+            HypercallStatus::kInvalidAlignment);
+  EXPECT_EQ(Call(kHypercallPostMessage, 0x1f08),
+            HypercallStatus::kInvalidAlignment);
+  for (const uint64_t address : {kRamBytes, ~uint64_t{4095}}) {
+    EXPECT_EQ(Call(kHypercallPostMessage, address),
+              HypercallStatus::kInvalidParameter);
+  }
+  EXPECT_EQ(Call(kHypercallPostMessage | kHypercallFast, 0x1000),
+            HypercallStatus::kInvalidInput);
+  EXPECT_THAT(sink_.messages, IsEmpty());
+}
+
+TEST_F(GuestInterfaceTest, SignalEventComesInARegisterOrInMemory) {
+  EXPECT_EQ(Call(kHypercallSignalEvent | kHypercallFast, 0x2003),
+            HypercallStatus::kSuccess);
+  Put<uint64_t>(0x1ff8, 0x2004);
+  EXPECT_EQ(Call(kHypercallSignalEvent, 0x1ff8), HypercallStatus::kSuccess);
+  EXPECT_EQ(Call(kHypercallSignalEvent, kRamBytes),
+            HypercallStatus::kInvalidParameter);
+  EXPECT_THAT(sink_.signals, ElementsAre(0x2003, 0x2004));
+}
+
+TEST_F(GuestInterfaceTest, UnknownHypercallsAreRefused) {
+  EXPECT_EQ(Call(0, 0), HypercallStatus::kInvalidCode);
+  EXPECT_EQ(Call(0x46, 0), HypercallStatus::kInvalidCode);
+  EXPECT_EQ(Call(kHypercallSignalEvent | uint64_t{1} << 32, 0x1000),
+            HypercallStatus::kInvalidInput);
+}
+
+// -- SynIC
+
+TEST_F(GuestInterfaceTest, MessagesNeedThePageAndTheControlRegister) {
+  const std::array<std::byte, 16> payload = {};
+  EXPECT_EQ(synic_.PostMessage(0, payload), Synic::Delivery::kDropped);
+  EnableSynic(0);
+  synic_.WriteMsr(0, kMsrSynicControl, 0);
+  EXPECT_EQ(synic_.PostMessage(0, payload), Synic::Delivery::kDropped);
+  EnableSynic(0);
+  EXPECT_EQ(synic_.PostMessage(0, payload), Synic::Delivery::kDelivered);
+  EXPECT_EQ(synic_.PostMessage(1, payload), Synic::Delivery::kDropped);
+  EXPECT_EQ(synic_.PostMessage(2, payload), Synic::Delivery::kDropped);
+  synic_.WriteMsr(0, kMsrMessagePage, kRamBytes | kPageEnable);
+  EXPECT_EQ(synic_.PostMessage(0, payload), Synic::Delivery::kDropped);
+  EXPECT_THAT(interrupts_, ElementsAre(Pair(0, 0xf3)));
+}
+
+// bad:C13
+TEST_F(GuestInterfaceTest, ABusySlotIsLeftAloneAndMarked) {
+  EnableSynic(0);
+  const std::array<std::byte, 3> first = {std::byte{1}, std::byte{2},
+                                          std::byte{3}};
+  const std::array<std::byte, 1> second = {std::byte{9}};
+  ASSERT_EQ(synic_.PostMessage(0, first), Synic::Delivery::kDelivered);
+  EXPECT_EQ(Get<uint32_t>(kSlot), 1u);
+  EXPECT_EQ(Get<uint8_t>(kSlot + 4), 3);
+  EXPECT_EQ(Get<uint8_t>(kSlot + 5), 0);
+  EXPECT_EQ(synic_.PostMessage(0, second), Synic::Delivery::kSlotBusy);
+  EXPECT_EQ(Get<uint8_t>(kSlot + 5), 1);  // another one waits
+  EXPECT_EQ(Get<uint8_t>(kSlot + 18), 3);
+  Put<uint32_t>(kSlot, 0);
+  EXPECT_EQ(synic_.PostMessage(0, second), Synic::Delivery::kDelivered);
+  EXPECT_EQ(Get<uint8_t>(kSlot + 16), 9);
+  EXPECT_EQ(interrupts_.size(), 2u);
+}
+
+TEST_F(GuestInterfaceTest, AnEventFlagInterruptsOnceUntilTheGuestTakesIt) {
+  EnableSynic(1);
+  synic_.SetEventFlag(1, 37);
+  synic_.SetEventFlag(1, 37);
+  EXPECT_EQ(Get<uint64_t>(kFlags), uint64_t{1} << 37);
+  EXPECT_EQ(interrupts_.size(), 1u);
+  Put<uint64_t>(kFlags, 0);
+  synic_.SetEventFlag(1, 37);
+  EXPECT_EQ(interrupts_.size(), 2u);
+}
+
+TEST_F(GuestInterfaceTest, EventFlagsGoNowhereElse) {
+  EnableSynic(0);
+  synic_.SetEventFlag(0, 2048);
+  synic_.SetEventFlag(1, 1);  // has no page
+  synic_.SetEventFlag(2, 1);
+  synic_.WriteMsr(0, kMsrEventFlagsPage, ~uint64_t{0});
+  synic_.SetEventFlag(0, 1);
+  EXPECT_THAT(interrupts_, IsEmpty());
+}
+
+// -- Registers
+
+TEST_F(GuestInterfaceTest, TheHypercallPageComesWithTheGuestsId) {
+  HypervMsrs msrs(memory_.get(), &synic_, 0);
+  const auto no_tsc = [] { return uint64_t{0}; };
+  EXPECT_TRUE(msrs.Write(0, kMsrHypercall, 0x3001, no_tsc));
+  EXPECT_EQ(Get<uint32_t>(0x3000), 0u);
+  EXPECT_TRUE(msrs.Write(0, kMsrGuestOsId, 0x8100, no_tsc));
+  EXPECT_TRUE(msrs.Write(0, kMsrHypercall, 0x3001, no_tsc));
+  EXPECT_EQ(Get<uint32_t>(0x3000), 0x00c300e7u | kHypercallPort << 8);
+  EXPECT_FALSE(msrs.Write(0, kMsrHypercall, kRamBytes | 1, no_tsc));
+}
+
+TEST_F(GuestInterfaceTest, UnknownRegistersFault) {
+  HypervMsrs msrs(memory_.get(), &synic_, 0);
+  uint64_t value = 0;
+  EXPECT_FALSE(msrs.Read(0, 0x400000ff, &value));
+  EXPECT_FALSE(msrs.Write(0, 0x400000ff, 1, [] { return uint64_t{0}; }));
+  EXPECT_FALSE(msrs.Write(0, kMsrVpIndex, 1, [] { return uint64_t{0}; }));
+  EXPECT_TRUE(msrs.Read(1, kMsrVpIndex, &value));
+  EXPECT_EQ(value, 1u);
+}
+
+TEST_F(GuestInterfaceTest, TheTimePageAgreesWithTheTimeRegister) {
+  HypervMsrs msrs(memory_.get(), &synic_, 0);
+  constexpr uint64_t kTsc = 5'000'000'000;
+  constexpr uint64_t kHz = 2'500'000'000;
+  msrs.SetTscFrequency(kHz);
+  uint64_t before = 0, after = 0;
+  EXPECT_TRUE(msrs.Read(0, kMsrTimeRefCount, &before));
+  EXPECT_TRUE(msrs.Write(0, kMsrReferenceTsc, 0x4001, [] { return kTsc; }));
+  EXPECT_TRUE(msrs.Read(0, kMsrTimeRefCount, &after));
+  EXPECT_EQ(Get<uint32_t>(0x4000), 1u);
+  __extension__ using Wide = unsigned __int128;
+  const auto time =
+      static_cast<uint64_t>(Wide{kTsc} * Get<uint64_t>(0x4008) >> 64) +
+      Get<uint64_t>(0x4010);
+  EXPECT_GE(time, before);
+  EXPECT_LE(time, after);
+  EXPECT_FALSE(
+      msrs.Write(0, kMsrReferenceTsc, kRamBytes | 1, [] { return kTsc; }));
+}
+
+// -- Bridge
+
+class BusBridgeTest : public GuestInterfaceTest {
+ protected:
+  void SetUp() override {
+    PortPair port = *CreatePort(memory_->file());
+    host_ = std::move(port.host);
+    bridge_ = *BusBridge::Open(std::move(port.guest), &synic_);
+    signals_.emplace(*SignalPage::Map(host_.signals.get()));
+  }
+
+  Port host_;
+  std::optional<SignalPage> signals_;
+  std::unique_ptr<BusBridge> bridge_;
+};
+
+TEST_F(BusBridgeTest, SignalsOfChannelsReachTheHostOthersNobody) {
+  EXPECT_EQ(bridge_->SignalEvent(0x2005), HypercallStatus::kSuccess);
+  for (const uint64_t wrong :
+       {uint64_t{0}, uint64_t{5}, uint64_t{0x2000}, uint64_t{0x3005},
+        uint64_t{0x2005} | uint64_t{1} << 32, ~uint64_t{0}}) {
+    EXPECT_EQ(bridge_->SignalEvent(wrong),
+              HypercallStatus::kInvalidConnectionId);
+  }
+  std::vector<uint32_t> taken;
+  SignalReceiver(*signals_, SignalDirection::kGuestToHost,
+                 host_.host_event.get())
+      .Take([&](uint32_t channel) { taken.push_back(channel); });
+  EXPECT_THAT(taken, ElementsAre(5));
+}
+
+TEST_F(BusBridgeTest, AFullSocketIsBackPressure) {
+  const std::array<std::byte, 240> payload = {};
+  EXPECT_EQ(bridge_->PostMessage(7, payload),
+            HypercallStatus::kInvalidConnectionId);
+  HypercallStatus status = HypercallStatus::kSuccess;
+  for (int i = 0; i < 100'000 && status == HypercallStatus::kSuccess; ++i) {
+    status = bridge_->PostMessage(4, payload);
+  }
+  EXPECT_EQ(status, HypercallStatus::kInsufficientBuffers);
+}
+
+TEST_F(BusBridgeTest, MessagesWaitForTheSlotAndFlagsGoToTheChannelsProcessor) {
+  EnableSynic(0);
+  EnableSynic(1);
+  OpenChannelMessage open;
+  open.channel_id = ChannelId{9};
+  open.target_vp = 1;
+  EXPECT_EQ(bridge_->PostMessage(
+                4, {reinterpret_cast<const std::byte*>(&open), sizeof(open)}),
+            HypercallStatus::kSuccess);
+  MessageSocket host(host_.messages.get(), MessageSocket::Role::kHost);
+  const std::array<std::byte, 1> one = {std::byte{1}}, two = {std::byte{2}};
+  ASSERT_TRUE(host.Send(0, one));
+  ASSERT_TRUE(host.Send(0, two));
+  SignalSender(*signals_, SignalDirection::kHostToGuest,
+               host_.guest_event.get())
+      .Ring(9);
+
+  std::thread runner([this] { bridge_->Run(); });
+  const auto wait_for = [](auto condition) {
+    while (!condition()) std::this_thread::yield();
+  };
+  const auto type_at_slot = [this] {
+    return std::atomic_ref<uint32_t>(
+        *reinterpret_cast<uint32_t*>(memory_->Translate(kSlot, 4).data()));
+  };
+  wait_for([&] { return type_at_slot().load() == 1; });
+  EXPECT_EQ(Get<uint8_t>(kSlot + 16), 1);
+  type_at_slot().store(0);
+  wait_for([&] { return type_at_slot().load() == 1; });
+  EXPECT_EQ(Get<uint8_t>(kSlot + 16), 2);
+  bridge_->Stop();
+  runner.join();
+  EXPECT_EQ(Get<uint32_t>(kFlags), uint32_t{1} << 9);
+  EXPECT_THAT(interrupts_, testing::Contains(Pair(1, 0xf3)));
+}
+
+}  // namespace
+}  // namespace ferrybus::hypervisor

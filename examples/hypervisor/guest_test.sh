@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Boots a stock Debian kernel on our disk, replaces the process behind the disk
+# while the guest writes and verifies, and has the guest power itself off.
+#
+#     guest_test.sh HYPERVISOR GUEST_LOAD RUN MAKE_DISK
+#       [HYPERVISOR'S ARGUMENT... | --json FILE]
+#
+# FERRYBUS_GUEST_KIT is a folder from make_kit.sh.  Without it, or where there
+# is neither a KVM of the processor's nor QEMU, the test says so and is
+# skipped: it ends with 0, and its JSON (if wanted) has "skipped".
+
+set -euo pipefail
+
+hypervisor="$1"
+guest_load="$2"
+run="$3"
+make_disk="$4"
+shift 4
+json=""
+arguments=(
+  --append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load"
+  --timeout=600
+)
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --json)
+      json="$2"
+      shift
+      ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
+done
+kit="${FERRYBUS_GUEST_KIT:-}"
+PATH="$PATH:/usr/sbin:/sbin"
+
+skip() {
+  echo "SKIPPED, nothing was tested: $*"
+  if [[ -n "$json" ]]; then printf '{"skipped": "%s"}\n' "$*" >"$json"; fi
+  exit 0
+}
+
+[[ -f "$kit/vmlinuz" ]] ||
+  skip "there is no guest: FERRYBUS_GUEST_KIT names no folder of make_kit.sh" \
+    "(./ferry guest-test makes one)"
+command -v mke2fs >/dev/null || skip "there is no mke2fs (e2fsprogs)"
+
+work="$(mktemp -d "${TEST_TMPDIR:-/var/tmp}/guest.XXXXXX")"
+trap 'rm -rf "$work"' EXIT
+"$make_disk" "$kit" "$work/disk.img" "$guest_load"
+status=0
+"$run" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
+  "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
+tr -d '\r' <"$work/log"
+if [[ "$status" == 77 ]]; then skip "$(tail -n 1 "$work/log")"; fi
+if [[ -n "$json" && -f "$work/report" ]]; then cp "$work/report" "$json"; fi
+if [[ "$status" != 0 ]]; then
+  echo "FAILED: the hypervisor ended with $status"
+  exit 1
+fi
+for expected in '"boots": 1,' '"io_errors": 0,' '"lost": 0,' \
+  '"complaints": [],' '"end": "power off",'; do
+  if ! grep -qF "$expected" "$work/report"; then
+    echo "FAILED: missing in the report: $expected"
+    exit 1
+  fi
+done
+echo "ok:$(grep -E '"(replacements|bytes_verified)"' "$work/report" | tr -d '\n')"

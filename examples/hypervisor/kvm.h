@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+//
+// What this hypervisor asks of /dev/kvm: one virtual machine with interrupt
+// controllers in the kernel and one slot of RAM from address 0 on.
+//
+// Thread safety: const methods from any thread.
+
+#ifndef FERRYBUS_EXAMPLES_HYPERVISOR_KVM_H_
+#define FERRYBUS_EXAMPLES_HYPERVISOR_KVM_H_
+
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/transport/unique_fd.h"
+
+namespace ferrybus::hypervisor {
+
+// Where Hyper-V's interface comes from.
+enum class HypervMode {
+  // KVM has it: MSRs, hypercalls and SINTs in the kernel.
+  kKvm,
+  // KVM knows nothing of it: each access to one of the MSRs comes here, and so
+  // do the hypercalls, by way of an I/O port.
+  kUserspace,
+};
+
+// KVM's structures that are a count and as many entries, zeroed.  Its own
+// (kvm_cpuid2, kvm_msrs) have another layout in C++: they hide the array behind
+// an empty structure, which takes up room there.
+struct KvmListHeader {
+  uint32_t count;
+  uint32_t reserved;
+};
+template <typename Entry>
+class KvmList {
+ public:
+  explicit KvmList(size_t count)
+      : bytes_(sizeof(KvmListHeader) + count * sizeof(Entry)) {
+    header()->count = static_cast<uint32_t>(count);
+  }
+  KvmListHeader* header() {
+    return reinterpret_cast<KvmListHeader*>(bytes_.data());
+  }
+  Entry* entries() { return reinterpret_cast<Entry*>(header() + 1); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+// The calls that take one.
+inline constexpr unsigned long kKvmGetSupportedCpuid =
+    _IOWR(KVMIO, 0x05, KvmListHeader);
+inline constexpr unsigned long kKvmSetCpuid = _IOW(KVMIO, 0x90, KvmListHeader);
+inline constexpr unsigned long kKvmGetMsrs = _IOWR(KVMIO, 0x88, KvmListHeader);
+inline constexpr unsigned long kKvmSetGsiRouting =
+    _IOW(KVMIO, 0x6a, KvmListHeader);
+
+// The status of a failed ioctl, by errno.
+absl::Status IoctlError(const char* name);
+
+class Kvm {
+ public:
+  // NotFound, PermissionDenied: no usable /dev/kvm.  Unimplemented: it lacks
+  // something that is needed; the text says what.
+  static absl::StatusOr<std::unique_ptr<Kvm>> Open();
+
+  // A capability's number; 0: not there.
+  int Capability(int capability) const;
+  bool HasHyperv() const;
+  // CPUID as the processor and KVM have it.
+  absl::StatusOr<std::vector<kvm_cpuid_entry2>> SupportedCpuid() const;
+  size_t run_bytes() const { return run_bytes_; }
+  int vm() const { return vm_.get(); }
+
+  // Maps RAM at guest address 0.
+  absl::Status SetRam(absl::Span<std::byte> ram) const;
+  // Has accesses to Hyper-V's MSRs end in user space.
+  absl::Status TrapHypervMsrs() const;
+  // Interrupt lines: the 24 pins of the I/O APIC, and behind them one for the
+  // SINT of each of `vp_count` virtual processors (HypervMode::kKvm only).
+  absl::Status SetSintRoutes(uint32_t vp_count, uint32_t sint) const;
+
+  void SetLine(uint32_t line, bool level) const;
+  void RaiseSint(uint32_t vp) const;
+  // An edge on a local APIC, without Hyper-V's help.
+  void RaiseVector(uint32_t apic_id, uint8_t vector) const;
+
+ private:
+  Kvm() = default;
+
+  UniqueFd kvm_;
+  UniqueFd vm_;
+  size_t run_bytes_ = 0;
+};
+
+}  // namespace ferrybus::hypervisor
+
+#endif  // FERRYBUS_EXAMPLES_HYPERVISOR_KVM_H_

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+//
+// The virtual machine: RAM, processors, console, and the bridge to whoever
+// serves its bus.
+//
+// Ownership: owns everything of the guest's; the serving process has only the
+// host's end of the port.
+// Thread safety: one thread, but Type() from any.
+
+#ifndef FERRYBUS_EXAMPLES_HYPERVISOR_MACHINE_H_
+#define FERRYBUS_EXAMPLES_HYPERVISOR_MACHINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/channel/transport/port.h"
+#include "ferrybus/channel/transport/unique_fd.h"
+#include "ferrybus/examples/hypervisor/boot_linux.h"
+#include "ferrybus/examples/hypervisor/bus_bridge.h"
+#include "ferrybus/examples/hypervisor/hyperv_msrs.h"
+#include "ferrybus/examples/hypervisor/kvm.h"
+#include "ferrybus/examples/hypervisor/serial_port.h"
+#include "ferrybus/examples/hypervisor/synic.h"
+#include "ferrybus/examples/hypervisor/vcpu.h"
+
+namespace ferrybus::hypervisor {
+
+// Who plays Hyper-V, by the command line.
+enum class HypervChoice { kAuto, kKvm, kUserspace };
+
+struct MachineOptions {
+  LinuxImage linux;
+  uint64_t ram_bytes = uint64_t{512} << 20;
+  uint32_t vp_count = 2;
+  HypervChoice hyperv = HypervChoice::kAuto;
+  // Called with what the guest prints, by its processors.
+  std::function<void(char)> console;
+};
+
+// Below the I/O APIC and what else is memory mapped on a PC.
+inline constexpr uint64_t kRamBytesMax = uint64_t{3} << 30;
+inline constexpr uint64_t kRamBytesMin = uint64_t{64} << 20;
+inline constexpr uint32_t kVpCountMax = 64;
+
+class Machine {
+ public:
+  // Everything is ready, nothing runs.  Errors say what is missing or wrong.
+  static absl::StatusOr<std::unique_ptr<Machine>> Create(
+      const MachineOptions& options);
+  ~Machine();
+
+  HypervMode mode() const { return mode_; }
+  // The host's end of the bus; duplicate it for each serving process.
+  const Port& host_port() const { return host_port_; }
+  // When the partition's clock was 0, by CLOCK_MONOTONIC.
+  int64_t start_ns() const { return start_ns_; }
+
+  void Start();
+  // What is typed on the console.
+  void Type(absl::string_view text) { serial_->Type(text); }
+
+  // Readable once the machine has ended.
+  int end_fd() const { return end_event_.get(); }
+  // Stops what still runs.  Why the machine had ended (kStopped: this ended
+  // it), and with kFailed what went wrong.
+  MachineEnd Finish(std::string* error);
+
+ private:
+  Machine() = default;
+  absl::Status Build(const MachineOptions& options);
+  void RunVcpu(Vcpu& vcpu);
+
+  HypervMode mode_ = HypervMode::kKvm;
+  int64_t start_ns_ = 0;
+  std::unique_ptr<MemfdGuestMemory> memory_;
+  Port host_port_;
+  std::unique_ptr<Kvm> kvm_;
+  std::unique_ptr<Synic> synic_;
+  std::unique_ptr<HypervMsrs> msrs_;
+  std::unique_ptr<SerialPort> serial_;
+  std::atomic<uint32_t> acpi_events_ = 0;
+  std::unique_ptr<BusBridge> bridge_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::vector<std::thread> threads_;
+  UniqueFd end_event_;
+  std::mutex end_mutex_;
+  MachineEnd end_ = MachineEnd::kNone;
+  std::string error_;
+};
+
+}  // namespace ferrybus::hypervisor
+
+#endif  // FERRYBUS_EXAMPLES_HYPERVISOR_MACHINE_H_
