@@ -85,7 +85,8 @@ absl::Status MigrateDemo::StartHosts() {
           ? absl::StrFormat(
                 "two hosts: network namespaces, a link of %d Mbit/s",
                 options_.link_mbit)
-          : "two hosts: two daemons on loopback, since namespaces need root");
+          : absl::StrCat("two hosts: two daemons on loopback: ",
+                         hosts_->without_namespaces()));
   absl::StatusOr<double> link = hosts_->MeasureLink();
   if (link.ok()) {
     link_bytes_per_second_ = *link;

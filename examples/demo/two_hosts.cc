@@ -41,8 +41,14 @@ absl::StatusOr<std::unique_ptr<TwoHosts>> TwoHosts::Make(
     if (error) return absl::InternalError(error.message());
   }
   absl::Status status = hosts->MakeCertificates();
-  if (status.ok() && geteuid() == 0) status = hosts->MakeLink();
   if (!status.ok()) return status;
+  status = geteuid() == 0 ? hosts->MakeLink()
+                          : absl::PermissionDeniedError("namespaces need root");
+  if (!status.ok()) {
+    hosts->DeleteNamespaces();
+    hosts->has_namespaces_ = false;
+    hosts->without_namespaces_ = std::string(status.message());
+  }
   return hosts;
 }
 
@@ -57,7 +63,8 @@ std::string TwoHosts::Namespace(int host) const {
 
 std::string TwoHosts::On(int host) const {
   if (!has_namespaces_) return "";
-  return absl::StrCat(Tool("ip"), " netns exec ", Namespace(host), " ");
+  // `ip netns exec` mounts things, which not every root may.
+  return absl::StrCat("nsenter --net=/run/netns/", Namespace(host), " ");
 }
 
 std::string TwoHosts::Address(int host) const {

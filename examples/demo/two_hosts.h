@@ -3,8 +3,8 @@
 // Two hosts on this machine: network namespaces with a link of a given rate
 // between them, each with a certificate and a ferrybus-migrated.
 //
-// Without root there are no namespaces: then both hosts are this one, and the
-// link is loopback, which has_namespaces() and the report say.
+// Where there can be no namespaces (without root, in some containers) both
+// hosts are this one, and the link is loopback, which the report says.
 //
 // Ownership: owns namespaces, daemons and the folders beneath `folder`; the
 // namespaces are deleted at the end, also those of runs that were killed.
@@ -41,6 +41,8 @@ class TwoHosts {
   ~TwoHosts();
 
   bool has_namespaces() const { return has_namespaces_; }
+  // Why there are none.
+  const std::string& without_namespaces() const { return without_namespaces_; }
 
   // ferrybus-migrated on a host; with `machine` (as its --machine) or without.
   absl::Status StartDaemon(int host, const std::string& machine);
@@ -69,6 +71,7 @@ class TwoHosts {
 
   const TwoHostsOptions options_;
   bool has_namespaces_ = false;
+  std::string without_namespaces_;
   std::array<Child, 2> daemons_;
 };
 
