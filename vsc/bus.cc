@@ -361,10 +361,7 @@ void Bus::Forget(ChannelId id) {
   pages_->Free(channel.ring_);
   if (channel.is_rescinded_) Note(connection_.ReleaseRelid(id));
   for (Registration& each : drivers_) {
-    if (!each.is_bound || each.channel != id) continue;
-    each.is_bound = false;
-    // Its next offer may be there already.
-    if (channel.is_rescinded_) is_bind_due_ = true;
+    if (each.is_bound && each.channel == id) each.is_bound = false;
   }
 }
 
@@ -396,12 +393,6 @@ bool Bus::Poll() {
 
 // Here, where no packet and no message is being handled, drivers may wait.
 void Bus::RunDue() {
-  if (std::exchange(is_bind_due_, false)) {
-    const std::map<ChannelId, ClientOffer> offers = offers_;
-    for (const auto& [id, offer] : offers) {
-      if (Find(id) == nullptr) Bind(offer);
-    }
-  }
   while (!opened_.empty()) {
     RingChannel* const opened = Find(opened_.front());
     opened_.erase(opened_.begin());

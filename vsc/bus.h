@@ -167,7 +167,6 @@ class Bus final : private ClientEvents {
   // Ended, but somebody may still be inside.
   std::vector<std::unique_ptr<RingChannel>> dead_;
   std::vector<ChannelId> opened_;  // OnOpened is due
-  bool is_bind_due_ = false;       // a driver is free again
   std::vector<ChannelId> post_started_;
   int poll_depth_ = 0;
   ReadyChannels ready_;

@@ -245,17 +245,6 @@ TEST_F(BusTest, ARescindClosesAndGivesEverythingBack) {
   EXPECT_EQ(driver_.opens, 2);
 }
 
-// The next offer came before the driver was free.
-TEST_F(BusTest, AnOfferThatComesBeforeTheRescindIsOverIsTaken) {
-  const OfferId offer = Offer();
-  Connect();
-  ASSERT_TRUE(host_.connection.RescindOffer(offer).ok());
-  Offer();
-  Pump();
-  EXPECT_EQ(driver_.closes, 1);
-  EXPECT_EQ(driver_.opens, 2);
-}
-
 // At every message of an opening.
 TEST_F(BusTest, ARescindWhileOpeningGivesEverythingBack) {
   for (int step = 0; step < 12; ++step) {
