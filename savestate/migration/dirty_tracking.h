@@ -34,6 +34,8 @@
 namespace ferrybus::migration {
 
 inline constexpr uint64_t kPageSizeMin = 4096;
+// Of memory that migrates: a block has at least one page.
+inline constexpr uint64_t kMigratedPageSizeMax = uint64_t{4} << 20;
 
 struct MemoryRange {
   uint64_t offset_bytes = 0;  // in the segment

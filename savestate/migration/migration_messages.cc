@@ -132,10 +132,12 @@ absl::Status CheckSegment(const SegmentDescription& segment,
                           const MessageLimits& limits) {
   if (segment.id == 0) return Bad("segment 0: they count from 1");
   if (segment.page_size_bytes < kPageSizeMin ||
+      segment.page_size_bytes > kMigratedPageSizeMax ||
       !std::has_single_bit(segment.page_size_bytes)) {
     return Bad(absl::StrCat("segment ", segment.id, ": page size ",
                             segment.page_size_bytes,
-                            ", must be a power of two from ", kPageSizeMin));
+                            ", must be a power of two from ", kPageSizeMin,
+                            " to ", kMigratedPageSizeMax));
   }
   if (segment.size_bytes == 0 ||
       segment.size_bytes > limits.segment_bytes_max ||

@@ -309,6 +309,30 @@ TEST(MigrationTest, AnotherModelIsRefusedBeforeThePause) {
   EXPECT_EQ(world.CheckEnd(), "");
 }
 
+// bad:T2: nothing is allocated for pages that no block can have.
+TEST(MigrationTest, PagesBeyondABlockAreRefused) {
+  for (uint64_t size : {kPageSizeMin / 2, kPageSizeMin, kMigratedPageSizeMax,
+                        2 * kMigratedPageSizeMax, uint64_t{1} << 40}) {
+    const std::string bytes = SerializeMessage(Hello{
+        .migration_id = std::string(kIdSizeBytes, 'm'),
+        .machine = "machine",
+        .epoch = 1,
+        .devices = {
+            {.name = "device",
+             .creation_parameters = {},
+             .segments = {
+                 {.id = 1, .page_size_bytes = size, .size_bytes = size}}}}});
+    const bool is_allowed =
+        size >= kPageSizeMin && size <= kMigratedPageSizeMax;
+    EXPECT_EQ(ParseMessage({reinterpret_cast<const std::byte*>(bytes.data()),
+                            bytes.size()},
+                           {})
+                  .ok(),
+              is_allowed)
+        << size;
+  }
+}
+
 // bad:T6: the messages of an earlier move, again.
 TEST(MigrationTest, AReplayIsRefused) {
   WorldOptions options;

@@ -11,6 +11,8 @@
 
 namespace ferrybus::migration {
 
+static_assert(kMigratedPageSizeMax <= kBlockBytesMax);
+
 PendingPages::PendingPages(Migratable* device)
     : device_(device),
       always_tracks_(device->capabilities().performant_tracking) {}
@@ -22,7 +24,9 @@ absl::StatusOr<std::unique_ptr<PendingPages>> PendingPages::Create(
     Memory memory;
     memory.size_bytes = SegmentSizeBytes(segment);
     if (!std::has_single_bit(segment.page_size_bytes) ||
-        segment.page_size_bytes < kPageSizeMin || memory.size_bytes == 0 ||
+        segment.page_size_bytes < kPageSizeMin ||
+        segment.page_size_bytes > kMigratedPageSizeMax ||
+        memory.size_bytes == 0 ||
         memory.size_bytes % segment.page_size_bytes != 0) {
       return absl::InvalidArgumentError(absl::StrCat(
           device->name(), ": segment ", segment.id, " of ", memory.size_bytes,

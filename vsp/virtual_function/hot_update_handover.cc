@@ -151,6 +151,8 @@ absl::StatusOr<std::string> ReceiveMessage(int socket, UniqueFd* descriptor,
 absl::StatusOr<std::unique_ptr<RemoteSuccessor>> RemoteSuccessor::Create(
     UniqueFd socket, UniqueFd process, absl::Span<std::byte> memory,
     int memory_file, const RemoteSuccessorOptions& options) {
+  // Without it a process that does not answer could not be ended.
+  if (!process.valid()) return absl::InvalidArgumentError("no pidfd");
   auto successor = absl::WrapUnique(new RemoteSuccessor(
       std::move(socket), std::move(process), memory, options));
   absl::Status status =

@@ -47,7 +47,8 @@ struct RemoteSuccessorOptions {
 class RemoteSuccessor final : public HotUpdateDriver {
  public:
   // `socket` is a stream to the new process, `process` its pidfd.  `memory` is
-  // all of `memory_file`, which is borrowed for the call.
+  // all of `memory_file`, which is borrowed for the call.  InvalidArgument: no
+  // pidfd; else as the steps.
   static absl::StatusOr<std::unique_ptr<RemoteSuccessor>> Create(
       UniqueFd socket, UniqueFd process, absl::Span<std::byte> memory,
       int memory_file, const RemoteSuccessorOptions& options = {});

@@ -261,6 +261,14 @@ TEST_F(HandoverTest, WithoutAnOldProcessNothingStarts) {
   }
 }
 
+TEST_F(HandoverTest, AProcessThatCannotBeEndedIsNoSuccessor) {
+  Fork({});
+  process_ = UniqueFd();
+  EXPECT_EQ(Update().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(old().is_running());
+  EXPECT_EQ(WaitForChild(), kAborted);
+}
+
 // What is not a hot update is refused.
 TEST_F(HandoverTest, OtherBytesAreRefused) {
   for (const std::string& bytes :
