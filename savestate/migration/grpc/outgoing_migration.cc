@@ -98,6 +98,11 @@ class OutgoingMigration::BulkStream {
     envelope.set_message(std::move(block));
     return writer_->Write(envelope);
   }
+  // Of a stream that has written: a connection that went, with blocks that the
+  // target may not have, shows itself to nobody who does not write.
+  bool IsConnected() const {
+    return channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
+  }
   absl::Status Finish() {
     writer_->WritesDone();
     return FromGrpc(writer_->Finish());
@@ -219,7 +224,8 @@ void OutgoingMigration::RunStream(BulkStream& stream) {
 // Until it breaks, or the migration ends.
 void OutgoingMigration::SendBlocks(BulkStream& stream) {
   PageEncoder encoder;
-  while (true) {
+  bool has_written = false;
+  while (!has_written || stream.IsConnected()) {
     uint64_t outputs = 0;
     {
       absl::MutexLock lock(&mutex_);
@@ -229,13 +235,16 @@ void OutgoingMigration::SendBlocks(BulkStream& stream) {
     MigrationSource::NextBlock block = source_.TakeBlock(encoder, absl::Now());
     if (!block.bytes.empty()) {
       if (!stream.Write(std::move(block.bytes))) return;
+      has_written = true;
       continue;
     }
     absl::MutexLock lock(&mutex_);
     auto is_due = [this, outputs]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return is_stopping_ || outputs_ != outputs;
     };
-    mutex_.AwaitWithDeadline(absl::Condition(&is_due), block.not_before);
+    mutex_.AwaitWithDeadline(
+        absl::Condition(&is_due),
+        std::min(block.not_before, absl::Now() + kPollTime));
   }
 }
 
