@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "ferrybus/savestate/fault_points.h"
 
 namespace ferrybus::savestate {
 namespace {
@@ -189,12 +190,16 @@ absl::StatusOr<uint64_t> CheckpointFolder::Write(
 
 absl::Status CheckpointFolder::WriteTemporary(
     const std::string& name, absl::Span<const std::byte> bytes) {
+  absl::Status status = PassFaultPoint(FaultPoint::kCheckpointCreate);
+  if (!status.ok()) return status;
   const int file = RetryInterrupted([&] {
     return file_system_->Open(folder_, name, O_WRONLY | O_CREAT | O_EXCL,
                               kFileMode);
   });
   if (file < 0) return Error(file, "cannot create " + name);
-  absl::Status status = WriteAll(file, bytes);
+  status = PassFaultPoint(FaultPoint::kCheckpointWrite);
+  if (status.ok()) status = WriteAll(file, bytes);
+  if (status.ok()) status = PassFaultPoint(FaultPoint::kCheckpointSync);
   if (status.ok()) status = Sync(file, name);
   // The data is durable by now.  Interrupted or not, Linux closed the file.
   const int closed = file_system_->Close(file);
@@ -228,12 +233,17 @@ absl::Status CheckpointFolder::Sync(int file, const std::string& what) {
 
 absl::Status CheckpointFolder::Publish(const std::string& temporary,
                                        const std::string& final) {
+  absl::Status status = PassFaultPoint(FaultPoint::kCheckpointRename);
+  if (!status.ok()) return status;
   const int renamed = file_system_->Rename(folder_, temporary, final);
   if (renamed < 0) return Error(renamed, "cannot rename to " + final);
+  status = PassFaultPoint(FaultPoint::kCheckpointSyncFolder);
+  if (!status.ok()) return status;
   return Sync(folder_, "the folder");
 }
 
 void CheckpointFolder::RemoveOld() {
+  MarkFaultPoint(FaultPoint::kCheckpointRemoveOld);
   if (!good_generation_.has_value()) return;
   const auto generations = Generations();
   if (!generations.ok()) return;
@@ -265,6 +275,8 @@ absl::StatusOr<std::vector<uint64_t>> CheckpointFolder::Generations() const {
 }
 
 absl::StatusOr<LoadedCheckpoint> CheckpointFolder::LoadNewest() {
+  const absl::Status status = PassFaultPoint(FaultPoint::kCheckpointLoad);
+  if (!status.ok()) return status;
   const auto generations = Generations();
   if (!generations.ok()) return generations.status();
   if (generations->empty()) {

@@ -8,12 +8,12 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <thread>
 
+#include "ferrybus/tests/testing/counted_traffic.h"
 #include "ferrybus/tests/testing/move_harness.h"
 #include "gtest/gtest.h"
 
@@ -22,169 +22,9 @@ namespace {
 
 using testing::MoveHarness;
 
-uint64_t NumberIn(absl::Span<const std::byte> bytes) {
-  uint64_t number = ~uint64_t{0};
-  if (bytes.size() >= 8) std::memcpy(&number, bytes.data(), 8);
-  return number;
-}
-
-std::string Numbered(uint64_t number, size_t more) {
-  std::string text(8 + more, 'x');
-  std::memcpy(text.data(), &number, 8);
-  return text;
-}
-
-absl::Span<const std::byte> AsBytes(const std::string& text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
-// One side's requests by number, and how often each was answered.
-class Ledger {
- public:
-  uint64_t asked() const { return answers_.size(); }
-  uint64_t answered() const { return answered_; }
-  uint64_t doubled() const { return doubled_; }
-  bool IsEven() const { return answered_ == asked(); }
-
-  void Ask() { answers_.push_back(0); }
-  void Answer(uint64_t number) {
-    ASSERT_LT(number, asked()) << "an answer to nothing";
-    if (answers_[number]++ == 0) {
-      ++answered_;
-    } else {
-      ++doubled_;
-    }
-  }
-
- private:
-  std::vector<uint8_t> answers_;
-  uint64_t answered_ = 0;
-  uint64_t doubled_ = 0;
-};
-
-// Over all owners of the channel.
-struct Ledgers {
-  bool AreEven() const { return guest.IsEven() && host.IsEven(); }
-  Ledger guest;
-  Ledger host;
-};
-
-// Keeps its packets for the workers.
-class PiledDevice final : public vsp::Device {
- public:
-  PiledDevice(vsp::IncomingPolicy policy, Ledgers* ledgers)
-      : policy_(policy), ledger_(&ledgers->host) {}
-
-  absl::Status OnOpened(vsp::ServerChannel& channel,
-                        absl::Span<const std::byte>) override {
-    channel_ = &channel;
-    return absl::OkStatus();
-  }
-  absl::Status OnRestored(vsp::ServerChannel& channel,
-                          absl::Span<const std::byte>) override {
-    channel_ = &channel;
-    return absl::OkStatus();
-  }
-  void OnClosed() override { channel_ = nullptr; }
-  void ProcessPacket(IncomingPacket packet) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    held_.push_back(std::move(packet));
-  }
-  void OnCompletion(uint64_t tag, absl::Span<const std::byte> reply) override {
-    EXPECT_EQ(NumberIn(reply), tag);
-    ledger_->Answer(tag);
-  }
-  vsp::IncomingPolicy incoming_policy() const override { return policy_; }
-  savestate::SizeAnswer SavePacket(const PacketInfo& packet,
-                                   absl::Span<std::byte> out) override {
-    if (policy_ != vsp::IncomingPolicy::kResume) {
-      return savestate::SizeAnswer::Ok(0);
-    }
-    if (out.size() < 8) return savestate::SizeAnswer::TooSmall(8);
-    std::memcpy(out.data(), packet.payload.data(), 8);
-    return savestate::SizeAnswer::Ok(8);
-  }
-  absl::Status RestorePacket(IncomingPacket packet,
-                             absl::Span<const std::byte> blob) override {
-    if (policy_ == vsp::IncomingPolicy::kResume) {
-      EXPECT_EQ(NumberIn(blob), NumberIn(packet.payload()));
-    }
-    ProcessPacket(std::move(packet));
-    return absl::OkStatus();
-  }
-
-  bool SendRequest(size_t more) {
-    const std::string payload = Numbered(ledger_->asked(), more);
-    OutgoingPacket packet;
-    packet.payload = AsBytes(payload);
-    packet.wants_completion = true;
-    packet.tag = ledger_->asked();
-    if (channel_ == nullptr || channel_->Send(packet) != SendStatus::kOk) {
-      return false;
-    }
-    ledger_->Ask();
-    return true;
-  }
-  void Flush() {
-    if (channel_ != nullptr) channel_->Flush();
-  }
-
-  // Any thread.  False: nothing is held.
-  bool AnswerOne(std::mt19937_64& random) {
-    IncomingPacket packet;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (held_.empty()) return false;
-      std::swap(held_[random() % held_.size()], held_.back());
-      packet = std::move(held_.back());
-      held_.pop_back();
-    }
-    const std::string reply =
-        Numbered(NumberIn(packet.payload()), random() % 700);
-    packet.Complete(AsBytes(reply));
-    return true;
-  }
-
- private:
-  const vsp::IncomingPolicy policy_;
-  Ledger* const ledger_;
-  vsp::ServerChannel* channel_ = nullptr;
-  std::mutex mutex_;
-  std::vector<IncomingPacket> held_;
-};
-
-class EchoDriver final : public vsc::Driver {
- public:
-  explicit EchoDriver(Ledgers* ledgers) : ledger_(&ledgers->guest) {}
-  void OnOpened(vsc::ClientChannel& channel) override { channel_ = &channel; }
-  void OnClosed() override { channel_ = nullptr; }
-  void OnCompletion(uint64_t tag, absl::Span<const std::byte> reply) override {
-    EXPECT_EQ(NumberIn(reply), tag);
-    ledger_->Answer(tag);
-  }
-  void OnPacket(IncomingPacket packet) override {
-    packet.Complete(packet.payload());
-  }
-  bool SendRequest(size_t more) {
-    const std::string payload = Numbered(ledger_->asked(), more);
-    vsc::Request request;
-    request.payload = AsBytes(payload);
-    request.tag = ledger_->asked();
-    if (channel_ == nullptr ||
-        channel_->Send(request) != vsc::SendResult::kOk) {
-      return false;
-    }
-    ledger_->Ask();
-    return true;
-  }
-  void Flush() {
-    if (channel_ != nullptr) channel_->Flush();
-  }
-
- private:
-  Ledger* const ledger_;
-  vsc::ClientChannel* channel_ = nullptr;
-};
+using testing::CountedTraffic;
+using testing::EchoDriver;
+using testing::PiledDevice;
 
 MoveHarness::Options TinyOptions() {
   MoveHarness::Options options;
@@ -199,9 +39,9 @@ MoveHarness::Options TinyOptions() {
 
 class MoveStressTest : public ::testing::TestWithParam<vsp::IncomingPolicy> {
  protected:
-  MoveStressTest() : harness_(TinyOptions()), driver_(&ledgers_) {
+  MoveStressTest() : harness_(TinyOptions()), driver_(&traffic_) {
     harness_.guest().AddDriver(testing::kTestInterface, &driver_);
-    device_ = std::make_shared<PiledDevice>(GetParam(), &ledgers_);
+    device_ = std::make_shared<PiledDevice>(GetParam(), &traffic_);
     harness_.StartHost(device_.get());
     EXPECT_TRUE(harness_.guest().Connect().ok());
     EXPECT_TRUE(harness_.Pump());
@@ -238,7 +78,7 @@ class MoveStressTest : public ::testing::TestWithParam<vsp::IncomingPolicy> {
       harness_.host().Thaw();
       return;
     }
-    auto next = std::make_shared<PiledDevice>(GetParam(), &ledgers_);
+    auto next = std::make_shared<PiledDevice>(GetParam(), &traffic_);
     const absl::Status status = harness_.RestoreHost(*saved, next.get());
     ASSERT_TRUE(status.ok()) << status.ToString();
     const std::lock_guard<std::mutex> lock(device_mutex_);
@@ -277,7 +117,7 @@ class MoveStressTest : public ::testing::TestWithParam<vsp::IncomingPolicy> {
     }
   }
 
-  Ledgers ledgers_;
+  CountedTraffic traffic_;
   MoveHarness harness_;
   EchoDriver driver_;
   std::mutex device_mutex_;
@@ -303,12 +143,12 @@ TEST_P(MoveStressTest, BothDirectionsAreAnsweredOnceOverManyMoves) {
   const char* const given_moves = std::getenv("FERRYBUS_MOVES");
   const int moves = given_moves != nullptr ? std::atoi(given_moves) : 150;
   while (moves_ < moves && !HasFailure()) Step(random);
-  for (int i = 0; i < 20000 && !ledgers_.AreEven(); ++i) {
+  for (int i = 0; i < 20000 && !traffic_.IsEven(); ++i) {
     harness_.Pump(10);
     std::this_thread::yield();
   }
-  const Ledger& guest = ledgers_.guest;
-  const Ledger& host = ledgers_.host;
+  const testing::AnswerLedger& guest = traffic_.guest;
+  const testing::AnswerLedger& host = traffic_.host;
   std::printf("%d moves; requests: %llu of the guest, %llu of the host\n",
               moves_, static_cast<unsigned long long>(guest.asked()),
               static_cast<unsigned long long>(host.asked()));

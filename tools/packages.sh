@@ -61,4 +61,5 @@ clang                     second compiler: layering, fuzzing
 clang-format              the code's layout
 clang-tidy                static analysis
 libclang-rt-14-dev        clang's sanitizers and libFuzzer
+llvm                      reads the coverage that clang's programs write
 "

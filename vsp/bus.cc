@@ -13,6 +13,7 @@
 #include "ferrybus/channel/check.h"
 #include "ferrybus/channel/monitor_page.h"
 #include "ferrybus/channel/ring_pair.h"
+#include "ferrybus/savestate/fault_points.h"
 
 namespace ferrybus::vsp {
 namespace {
@@ -323,6 +324,7 @@ void Bus::Thaw() {
 }
 
 void Bus::Start() {
+  savestate::MarkFaultPoint(savestate::FaultPoint::kRestoreStart);
   connection_->FinishRestore();
   for (const auto& [offer, channel] : channels_) {
     // Its owner did not restore it: the guest opens it anew.

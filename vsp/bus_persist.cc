@@ -16,6 +16,7 @@
 #include "ferrybus/channel/endpoint_persist.h"
 #include "ferrybus/channel/ring_pair.h"
 #include "ferrybus/channel/server_connection_persist.h"
+#include "ferrybus/savestate/fault_points.h"
 #include "ferrybus/savestate/frame.h"
 #include "ferrybus/savestate/proto_limits.h"
 #include "ferrybus/savestate/size_negotiation.h"
@@ -23,6 +24,9 @@
 
 namespace ferrybus::vsp {
 namespace {
+
+using savestate::FaultPoint;
+using savestate::PassFaultPoint;
 
 constexpr char kConnectionSection[] = "connection";
 constexpr char kChannelSection[] = "channel";
@@ -36,13 +40,13 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
 // Whether the channel is abandoned, alone or with its primary.
 bool IsForcedNew(const OfferParams& params,
                  absl::Span<const DeviceOffer> devices) {
-  return std::any_of(
-      devices.begin(), devices.end(), [&](const DeviceOffer& device) {
-        return device.settings.has_value() &&
-               device.settings->force_new_channel &&
-               (params.HasIdentityOf(device.params) ||
-                params.IsSubChannelOf(device.params));
-      });
+  return std::any_of(devices.begin(), devices.end(),
+                     [&](const DeviceOffer& device) {
+                       return device.settings.has_value() &&
+                              device.settings->force_new_channel &&
+                              (params.HasIdentityOf(device.params) ||
+                               params.IsSubChannelOf(device.params));
+                     });
 }
 
 void ReportSkipped(BusObserver* observer,
@@ -75,6 +79,8 @@ absl::StatusOr<std::string> Bus::Save() {
         "still has packets in flight; Poll() until IsQuiescent() before "
         "Freeze()");
   }
+  absl::Status status = PassFaultPoint(FaultPoint::kSaveConnection);
+  if (!status.ok()) return status;
   savestate::FrameWriter writer("ferrybus vsp::Bus");
   writer.AddSection(kConnectionSection, 0, kConnectionVersion,
                     savestate::SectionKind::kRequired,
@@ -82,11 +88,15 @@ absl::StatusOr<std::string> Bus::Save() {
   for (const auto& [offer, channel] : channels_) {
     if (!IsOpen(*channel)) continue;
     absl::StatusOr<std::string> body = SaveChannel(*channel);
-    if (!body.ok()) return body.status();
+    status = body.status();
+    status.Update(PassFaultPoint(FaultPoint::kSaveChannel));
+    if (!status.ok()) return status;
     writer.AddSection(
         kChannelSection, static_cast<uint64_t>(channel->channel_id_),
         kChannelVersion, savestate::SectionKind::kRequired, *std::move(body));
   }
+  status = PassFaultPoint(FaultPoint::kSaveFrame);
+  if (!status.ok()) return status;
   return writer.Finish();
 }
 
@@ -94,6 +104,10 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
   Device& device = *channel.device_;
   const auto save_blob = [&](const PacketInfo* packet,
                              uint64_t tag) -> absl::StatusOr<std::string> {
+    const absl::Status status =
+        PassFaultPoint(packet != nullptr ? FaultPoint::kSavePacket
+                                         : FaultPoint::kSaveAwaiting);
+    if (!status.ok()) return status;
     return savestate::NegotiateSize(
         {.dialect = savestate::SizingDialect::kKmcl},
         packet != nullptr ? "incoming packet" : "awaiting packet",
@@ -112,6 +126,8 @@ absl::StatusOr<std::string> Bus::SaveChannel(ServerChannel& channel) {
       packet.is_waiting = false;
     }
   }
+  const absl::Status status = PassFaultPoint(FaultPoint::kSaveDevice);
+  if (!status.ok()) return status;
   absl::StatusOr<std::string> state = device.SaveDevice();
   if (!state.ok()) return state.status();
   snapshot.device_state = *std::move(state);
@@ -199,13 +215,17 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
     absl::Span<const std::byte> saved, const BusOptions& options,
     const GuestMemory* memory, Doorbell* doorbell,
     absl::Span<const DeviceOffer> devices, BusObserver* observer) {
+  absl::Status status = PassFaultPoint(FaultPoint::kRestorePlan);
+  if (!status.ok()) return status;
   auto bus = std::make_unique<Bus>(options, memory, doorbell, observer);
   absl::StatusOr<RestorePlan> plan = PlanRestore(saved, bus->options_, devices);
-  if (!plan.ok()) return plan.status();
+  status = plan.status();
+  status.Update(PassFaultPoint(FaultPoint::kRestoreConnection));
+  if (!status.ok()) return status;
   bus->frozen_ = true;
   bus->connection_ = ServerConnection::Restore(
       plan->connection, bus->options_.connection, bus.get());
-  const absl::Status status = bus->RestoreChannels(*plan);
+  status = bus->RestoreChannels(*plan);
   if (status.ok()) {
     ReportSkipped(observer, plan->skipped);
     return bus;
@@ -219,6 +239,8 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
 
 absl::Status Bus::RestoreChannels(const RestorePlan& plan) {
   for (const DeviceOffer& device : plan.devices) {
+    const absl::Status status = PassFaultPoint(FaultPoint::kRestoreOffer);
+    if (!status.ok()) return status;
     const absl::StatusOr<OfferId> offer =
         device.settings.has_value()
             ? Offer(device.params, device.device, *device.settings)
@@ -292,15 +314,20 @@ absl::Status Bus::RestoreSnapshot(ServerChannel& channel,
   if (!ring.ok() || request == nullptr) {
     return absl::InvalidArgumentError("a saved open channel has no ring");
   }
+  absl::Status status = PassFaultPoint(FaultPoint::kRestoreRings);
+  if (!status.ok()) return status;
   absl::StatusOr<RingPair> rings =
       RingPair::Map(*memory_, ring->pages, request->downstream_page_offset);
-  if (!rings.ok()) return rings.status();
-  absl::Status status =
-      channel.device_->OnRestored(channel, AsBytes(snapshot.device_state));
+  status = rings.status();
+  status.Update(PassFaultPoint(FaultPoint::kRestoreDevice));
+  if (!status.ok()) return status;
+  status = channel.device_->OnRestored(channel, AsBytes(snapshot.device_state));
   if (!status.ok()) return status;
   channel.life_.Restored();
   for (const EndpointState::Awaiting& packet : snapshot.endpoint.awaiting) {
     if (packet.is_cancelled) continue;
+    status = PassFaultPoint(FaultPoint::kRestoreAwaiting);
+    if (!status.ok()) return status;
     status = channel.device_->RestoreAwaiting(packet.tag, AsBytes(packet.blob));
     if (!status.ok()) return status;
   }
@@ -308,6 +335,8 @@ absl::Status Bus::RestoreSnapshot(ServerChannel& channel,
       snapshot.endpoint, *std::move(rings),
       static_cast<uint32_t>(channel.channel_id_),
       [&channel](IncomingPacket packet, absl::Span<const std::byte> blob) {
+        absl::Status status = PassFaultPoint(FaultPoint::kRestorePacket);
+        if (!status.ok()) return status;
         if (channel.device_->incoming_policy() == IncomingPolicy::kReissue &&
             blob.empty()) {
           packet.Defer();  // given again when the channel starts

@@ -5,10 +5,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/fault_points.h"
 #include "ferrybus/savestate/size_negotiation.h"
 
 namespace ferrybus::migration {
 namespace {
+
+using savestate::FaultPoint;
+using savestate::MarkFaultPoint;
+using savestate::PassFaultPoint;
 
 constexpr absl::Duration kStoreAgainAfter = absl::Seconds(1);
 
@@ -52,7 +57,8 @@ void MigrationSource::Start(absl::Time now) {
                       device.name(), " moves only while it is paused")),
                   false);
     }
-    absl::Status status = device.Prepare(Role::kSource);
+    absl::Status status = PassFaultPoint(FaultPoint::kLeavePrepare);
+    if (status.ok()) status = device.Prepare(Role::kSource);
     if (!status.ok()) return Fail(OfDevice(device, "prepare", status), false);
     ++prepared_devices_;
   }
@@ -121,7 +127,8 @@ void MigrationSource::Handle(const ImmutableAccepted&) {
   SetPhase(SourcePhase::kCopying);
   has_begun_pages_ = true;
   for (PendingPages* pages : devices_) {
-    absl::Status status = pages->Begin(/*track=*/true);
+    absl::Status status = PassFaultPoint(FaultPoint::kLeaveTrack);
+    if (status.ok()) status = pages->Begin(/*track=*/true);
     if (!status.ok()) {
       return Fail(OfDevice(pages->device(), "dirty tracking", status), true);
     }
@@ -141,7 +148,8 @@ void MigrationSource::Handle(const Prepared&) {
   phase_began_ = now_;
   if (cancel_.load()) return;  // Poll() sees to it
   for (PendingPages* pages : devices_) {
-    absl::Status status = pages->device().Confirm();
+    absl::Status status = PassFaultPoint(FaultPoint::kLeaveConfirm);
+    if (status.ok()) status = pages->device().Confirm();
     if (!status.ok()) {
       return Fail(
           OfDevice(pages->device(), "changed since it was saved", status),
@@ -153,10 +161,12 @@ void MigrationSource::Handle(const Prepared&) {
 
 void MigrationSource::Commit() {
   const uint64_t epoch = before_.epoch + 1;
-  absl::Status status = ledger_->Store({.state = Ownership::kHandedOver,
-                                        .epoch = epoch,
-                                        .migration_id = options_.migration_id,
-                                        .peer = options_.peer});
+  absl::Status status = PassFaultPoint(FaultPoint::kLeaveDecide);
+  if (status.ok())
+    status = ledger_->Store({.state = Ownership::kHandedOver,
+                             .epoch = epoch,
+                             .migration_id = options_.migration_id,
+                             .peer = options_.peer});
   if (!status.ok()) {
     // Perhaps it is stored, perhaps not: neither side may run before it is
     // known, and known it is once the old record is stored again.
@@ -172,6 +182,7 @@ void MigrationSource::Commit() {
     absl::MutexLock lock(&mutex_);
     session = pass_.session;
   }
+  MarkFaultPoint(FaultPoint::kLeaveDecided);
   SetPhase(SourcePhase::kCommitted);
   Send(migration::Commit{.session = std::move(session), .epoch = epoch});
   is_retire_due_ = true;
@@ -191,6 +202,7 @@ void MigrationSource::PollUnsettled() {
 
 void MigrationSource::RetireDevices() {
   is_retire_due_ = false;
+  MarkFaultPoint(FaultPoint::kLeaveRetire);
   CloseBlocks();
   for (PendingPages* pages : devices_) pages->device().Retire();
   for (PendingPages* pages : devices_) {
@@ -346,6 +358,10 @@ void MigrationSource::PollLimits() {
 
 absl::StatusOr<std::string> MigrationSource::Save(bool is_immutable,
                                                   Migratable& device) const {
+  absl::Status status =
+      PassFaultPoint(is_immutable ? FaultPoint::kLeaveSaveImmutable
+                                  : FaultPoint::kLeaveSaveMutable);
+  if (!status.ok()) return status;
   return savestate::NegotiateSize(
       {.dialect = savestate::SizingDialect::kGpuP,
        .bytes_max = options_.limits.blob_bytes_max,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/fault_points.h"
 #include "ferrybus/savestate/migration/migration_source.h"
 
 namespace ferrybus::migration {
@@ -20,6 +21,9 @@ constexpr uint32_t kBlackoutPassesMax = 16;
 // A bandwidth is measured over at least so much.
 constexpr uint64_t kMeasuredBytesMin = uint64_t{1} << 20;
 
+using savestate::FaultPoint;
+using savestate::PassFaultPoint;
+
 double PerSecond(uint64_t bytes, absl::Duration time) {
   const double seconds = absl::ToDoubleSeconds(time);
   return seconds > 0 ? static_cast<double>(bytes) / seconds : 0;
@@ -27,6 +31,8 @@ double PerSecond(uint64_t bytes, absl::Duration time) {
 
 absl::StatusOr<std::string> ReadBatch(Migratable& device,
                                       const PageBatch& batch) {
+  absl::Status passed = PassFaultPoint(FaultPoint::kLeaveBlock);
+  if (!passed.ok()) return passed;
   std::string plain(PagesOf(batch.runs) * batch.page_size_bytes, '\0');
   auto* to = reinterpret_cast<std::byte*>(plain.data());
   for (const PageRun& run : batch.runs) {
@@ -40,11 +46,19 @@ absl::StatusOr<std::string> ReadBatch(Migratable& device,
   return plain;
 }
 
+absl::StatusOr<bool> Pause(Migratable& device) {
+  absl::Status passed = PassFaultPoint(FaultPoint::kLeavePause);
+  if (!passed.ok()) return passed;
+  return device.Pause();
+}
+
 }  // namespace
 
 // ---- Passes
 
 void MigrationSource::OpenPass() {
+  absl::Status status = PassFaultPoint(FaultPoint::kLeavePass);
+  if (!status.ok()) return Fail(status, true);
   const uint64_t pending = PendingBytes();
   pass_began_ = now_;
   is_pass_running_ = true;
@@ -227,7 +241,7 @@ void MigrationSource::BeginPause() {
 void MigrationSource::PollPause() {
   while (paused_devices_ < devices_.size()) {
     Migratable& device = devices_[paused_devices_]->device();
-    absl::StatusOr<bool> is_paused = device.Pause();
+    absl::StatusOr<bool> is_paused = Pause(device);
     if (!is_paused.ok()) {
       ++paused_devices_;  // it may have begun
       return Fail(OfDevice(device, "pause", is_paused.status()), true);

@@ -9,11 +9,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "ferrybus/savestate/fault_points.h"
 
 namespace ferrybus::migration {
 namespace {
 
-constexpr absl::Duration kStoreAgainAfter = absl::Milliseconds(100);
+using savestate::FaultPoint;
+using savestate::MarkFaultPoint;
+using savestate::PassFaultPoint;
 
 absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -46,6 +49,7 @@ MigrationTarget::MigrationTarget(const TargetOptions& options, TargetHost* host,
 void MigrationTarget::Handle(Hello hello) {
   if (!CheckPhase(TargetPhase::kNew, hello)) return;
   absl::Status status = CheckHello(hello);
+  status.Update(PassFaultPoint(FaultPoint::kArriveCreate));
   if (!status.ok()) return Fail(status, true);
   hello_ = std::move(hello);
   has_devices_ = true;
@@ -154,7 +158,8 @@ void MigrationTarget::Handle(ImmutableData data) {
         true);
   }
   Migratable& device = *devices_[immutable_].device;
-  absl::Status status = device.RestoreImmutable(AsBytes(data.data));
+  absl::Status status = PassFaultPoint(FaultPoint::kArriveRestoreImmutable);
+  if (status.ok()) status = device.RestoreImmutable(AsBytes(data.data));
   if (!status.ok()) return Fail(OfDevice(device, "refused", status), true);
   if (++immutable_ < devices_.size()) return;
   {
@@ -187,7 +192,8 @@ void MigrationTarget::Handle(MutableData data) {
         true);
   }
   Migratable& device = *devices_[mutable_].device;
-  absl::Status status = device.RestoreMutable(AsBytes(data.data));
+  absl::Status status = PassFaultPoint(FaultPoint::kArriveRestoreMutable);
+  if (status.ok()) status = device.RestoreMutable(AsBytes(data.data));
   if (!status.ok()) return Fail(OfDevice(device, "refused", status), true);
   ++mutable_;
 }
@@ -201,7 +207,8 @@ void MigrationTarget::Handle(const Prepare& prepare) {
                 true);
   }
   for (const Device& device : devices_) {
-    absl::Status status = device.device->RewriteInterrupts();
+    absl::Status status = PassFaultPoint(FaultPoint::kArriveInterrupts);
+    if (status.ok()) status = device.device->RewriteInterrupts();
     if (!status.ok()) {
       return Fail(OfDevice(*device.device, "interrupts", status), true);
     }
@@ -214,97 +221,9 @@ void MigrationTarget::Handle(const Prepare& prepare) {
     Send(Abort{.reason = status});
     return SetPhase(TargetPhase::kUndecided, status);
   }
+  MarkFaultPoint(FaultPoint::kArrivePrepared);
   SetPhase(TargetPhase::kPrepared);
   Send(Prepared());
-}
-
-absl::Status MigrationTarget::StorePrepared() {
-  return ledger_->Store({.state = Ownership::kPrepared,
-                         .epoch = hello_.epoch + 1,
-                         .migration_id = hello_.migration_id,
-                         .peer = options_.peer,
-                         .messages = messages_});
-}
-
-void MigrationTarget::Handle(const Commit& commit) {
-  if (!CheckPhase(TargetPhase::kPrepared, commit)) return;
-  if (commit.session != options_.session || commit.epoch != hello_.epoch + 1) {
-    // Not this target's decision: that is still to be heard.
-    SetPhase(TargetPhase::kUndecided,
-             absl::InvalidArgumentError("a decision for another session"));
-    return;
-  }
-  OnDecision(Decision::kCommitted, now_);
-}
-
-void MigrationTarget::OnDecision(Decision decision, absl::Time now) {
-  now_ = now;
-  const bool is_asked =
-      phase() == TargetPhase::kPrepared || phase() == TargetPhase::kUndecided;
-  if (!is_asked || decision == Decision::kUndecided) return;
-  if (decision == Decision::kAborted) {
-    return DiscardPrepared(
-        absl::AbortedError("the source's host decided against it"));
-  }
-  SetPhase(TargetPhase::kStarting);
-  stored_ = absl::InfinitePast();
-  PollStarting();
-}
-
-void MigrationTarget::PollStarting() {
-  if (now_ - stored_ < kStoreAgainAfter) return;
-  stored_ = now_;
-  // It is ours already; but a restart must find it so, or it would ask again,
-  // and nobody may remember.
-  absl::Status status =
-      ledger_->Store({.state = Ownership::kOwner, .epoch = hello_.epoch + 1});
-  if (!status.ok()) {
-    return SetPhase(
-        TargetPhase::kStarting,
-        absl::Status(status.code(), absl::StrCat("storing the ownership: ",
-                                                 status.message())));
-  }
-  for (const Device& device : devices_) device.device->End();
-  // What was paused first runs last: processors after their devices.
-  for (size_t i = devices_.size(); i-- > 0;) devices_[i].device->Resume();
-  prepared_devices_ = 0;
-  SetPhase(TargetPhase::kRunning);
-  Send(Running());
-}
-
-absl::Status MigrationTarget::Recover(const OwnershipRecord& record,
-                                      absl::Time now) {
-  now_ = last_heard_ = now;
-  if (phase() != TargetPhase::kNew || record.state != Ownership::kPrepared) {
-    return absl::FailedPreconditionError("nothing to recover");
-  }
-  is_recovery_ = true;
-  for (const std::string& bytes : record.messages) {
-    absl::StatusOr<Message> message =
-        ParseMessage(AsBytes(bytes), options_.limits);
-    if (!message.ok()) return message.status();
-    if (std::holds_alternative<MutableData>(*message) ||
-        std::holds_alternative<ImmutableData>(*message) ||
-        std::holds_alternative<Hello>(*message)) {
-      std::visit([&](auto& kind) { Handle(std::move(kind)); }, *message);
-    }
-    if (phase() == TargetPhase::kFailed) return status();
-  }
-  if (phase() == TargetPhase::kRestoring) Handle(Prepare());
-  if (phase() == TargetPhase::kFailed) return status();
-  if (phase() != TargetPhase::kRestoring || mutable_ != devices_.size() ||
-      hello_.epoch + 1 != record.epoch ||
-      hello_.migration_id != record.migration_id) {
-    const absl::Status why =
-        absl::DataLossError("the record of the prepared machine is incomplete");
-    Fail(why, false);
-    return why;
-  }
-  before_ = {.state = Ownership::kNone, .epoch = hello_.epoch};
-  outgoing_.clear();
-  SetPhase(TargetPhase::kUndecided,
-           absl::UnavailableError("restarted before the decision was known"));
-  return absl::OkStatus();
 }
 
 // ---- Ends
@@ -353,14 +272,6 @@ void MigrationTarget::Discard(const absl::Status& why, bool tell_peer) {
   outgoing_.clear();
   if (tell_peer) Send(Abort{.reason = why});
   SetPhase(TargetPhase::kFailed, why);
-}
-
-// The source decided against it.
-void MigrationTarget::DiscardPrepared(const absl::Status& why) {
-  const absl::Status stored = ledger_->Store(before_);
-  // Whoever asks gets the same answer again.
-  if (!stored.ok()) return SetPhase(TargetPhase::kUndecided, stored);
-  Discard(why, false);
 }
 
 // Takes no more blocks, and waits for those that are being written.

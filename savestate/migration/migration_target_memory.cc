@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/fault_points.h"
 #include "ferrybus/savestate/migration/migration_target.h"
 
 namespace ferrybus::migration {
@@ -99,6 +100,9 @@ absl::Status MigrationTarget::ApplyBlock(PageBlock&& block,
   absl::StatusOr<uint64_t> plain_size =
       PlainSizeBytes(block, memory.page_size_bytes, memory.pages);
   if (!plain_size.ok()) return plain_size.status();
+  absl::Status passed =
+      savestate::PassFaultPoint(savestate::FaultPoint::kArriveBlock);
+  if (!passed.ok()) return passed;
   Migratable& device = *devices_[block.device].device;
   const std::vector<PageRun> runs = std::move(block.runs);
   const std::vector<PageRun> zero_runs = std::move(block.zero_runs);

@@ -240,6 +240,15 @@ void MigrationWorld::Kill(int index) {
   Disconnect();
 }
 
+void MigrationWorld::Abandon(bool is_source) {
+  Host& host = is_source ? here() : there();
+  (void)host.source.release();
+  (void)host.target.release();
+  (void)host.pages.release();
+  (void)host.device.release();
+  Kill(is_source ? from_ : 1 - from_);
+}
+
 void MigrationWorld::Disconnect() {
   if (!is_connected_) return;
   is_connected_ = false;

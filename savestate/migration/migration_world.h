@@ -52,6 +52,9 @@ class MigrationWorld final : public TargetHost {
   void Start();
   // One step: the fault comes at its beginning.
   void Step(LinkFault fault = LinkFault::kNone);
+  // Kills a host in the middle of a call that never returns: what the host has
+  // in memory stays as it is, for ever.
+  void Abandon(bool is_source);
   // Steps until the move has ended on both hosts, with whatever it takes: time
   // passes, hosts that were killed start again, undecided ones ask.  False: it
   // never does.

@@ -7,8 +7,12 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "ferrybus/channel/check.h"
+#include "ferrybus/savestate/fault_points.h"
 
 namespace ferrybus::vsp {
+
+using savestate::FaultPoint;
+using savestate::PassFaultPoint;
 
 HotUpdate::HotUpdate(absl::Span<std::byte> memory,
                      std::unique_ptr<HotUpdateDriver>* driver,
@@ -56,7 +60,8 @@ absl::Status HotUpdate::Save() {
   if (status.ok()) {
     has_asked_to_save_ = true;
     blocks_.Open();
-    status = AfterCall((*driver_)->Save(blocks_));
+    status = PassFaultPoint(FaultPoint::kUpdateSave);
+    if (status.ok()) status = AfterCall((*driver_)->Save(blocks_));
     blocks_.Close();
   }
   if (!status.ok()) {
@@ -76,6 +81,7 @@ absl::Status HotUpdate::Restore(size_t index) {
     status = absl::InvalidArgumentError(
         absl::StrCat("out of order: ", restored_, " blocks were restored"));
   }
+  if (status.ok()) status = PassFaultPoint(FaultPoint::kUpdateRestore);
   if (status.ok()) {
     status = AfterCall(successor_->Restore(blocks_.Take(index)));
   }
@@ -96,6 +102,7 @@ absl::Status HotUpdate::Start() {
     status = absl::FailedPreconditionError(absl::StrCat(
         restored_, " of ", blocks_.size(), " blocks were restored"));
   }
+  if (status.ok()) status = PassFaultPoint(FaultPoint::kUpdateStart);
   if (status.ok()) status = successor_->Start();
   if (!status.ok()) return RollBack(status, "starting the successor");
   // It may have served clients: from here on there is no way back.
@@ -103,6 +110,7 @@ absl::Status HotUpdate::Start() {
   phase_ = Phase::kDone;
   blocks_.Clear();
   (*driver_)->RestoreComplete();
+  savestate::MarkFaultPoint(FaultPoint::kUpdateStarted);
   successor_.reset();
   return absl::OkStatus();
 }
@@ -123,6 +131,7 @@ absl::Status HotUpdate::RollBack(const absl::Status& why,
   reason_ = absl::Status(
       why.code(), absl::StrCat("hot update, ", during, ": ", why.message(),
                                "; the old driver runs on"));
+  savestate::MarkFaultPoint(FaultPoint::kUpdateRollBack);
   // First: two never work on one device.
   successor_.reset();
   blocks_.Clear();

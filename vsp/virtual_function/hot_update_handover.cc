@@ -18,6 +18,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ferrybus/savestate/fault_points.h"
 #include "ferrybus/vsp/virtual_function/hot_update_messages_persist.h"
 
 namespace ferrybus::vsp {
@@ -224,6 +225,9 @@ void RemoteSuccessor::Kill() {
 
 namespace {
 
+using savestate::FaultPoint;
+using savestate::PassFaultPoint;
+
 class Successor {
  public:
   explicit Successor(UniqueFd socket) : socket_(std::move(socket)) {}
@@ -264,6 +268,8 @@ absl::Status Successor::Restore(HotUpdateRequest request) {
     block.segments.push_back({bytes, request.copy.size()});
   }
   block.metadata = std::move(request.metadata);
+  absl::Status passed = PassFaultPoint(FaultPoint::kTakeOverRestore);
+  if (!passed.ok()) return passed;
   return taken_.driver->Restore(std::move(block));
 }
 
@@ -279,6 +285,8 @@ absl::Status Successor::Do(
         "step ", static_cast<int>(request.step), " at the wrong time"));
   }
   if (is_first) {
+    absl::Status passed = PassFaultPoint(FaultPoint::kTakeOverCreate);
+    if (!passed.ok()) return passed;
     absl::StatusOr<TakenOver> made =
         make_driver(std::move(descriptor), request.memory_bytes);
     if (!made.ok()) return made.status();
@@ -288,8 +296,10 @@ absl::Status Successor::Do(
   if (request.step == HotUpdateStep::kRestore) {
     return Restore(std::move(request));
   }
-  absl::Status status = taken_.driver->Start();
+  absl::Status status = PassFaultPoint(FaultPoint::kTakeOverStart);
+  if (status.ok()) status = taken_.driver->Start();
   is_started_ = status.ok();
+  if (is_started_) savestate::MarkFaultPoint(FaultPoint::kTakeOverStarted);
   return status;
 }
 
