@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Spends a time on simulations and fuzzing, and enters what was run in a ledger.
+
+usage: soak.py --minutes M --commit ID --ledger FILE --work FOLDER
+               --simulate PROGRAM FUZZ_PROGRAM[=CORPUS]...
+
+Goes on where the ledger ends: simulations with the seed after the last one, the
+fuzz programs with the one that had the least of all.  What is found is printed,
+stays in the work folder, and makes the exit code 1.  --summary FILE only prints
+what a ledger adds up to.
+"""
+
+import argparse
+import collections
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+# Of the time; the rest is for fuzzing.
+SIMULATION_PART = 0.4
+FUZZ_SECONDS_MIN = 20
+COLUMNS = ("commit", "part", "first", "count", "seconds", "found")
+
+Entry = collections.namedtuple("Entry", "commit part first count seconds found")
+
+
+def read_ledger(path):
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()[1:]
+    return [Entry(c, p, int(f), int(n), int(s), int(found))
+            for c, p, f, n, s, found in (line.split("\t") for line in lines)]
+
+
+def append(path, entry):
+    if not path.exists():
+        path.write_text("\t".join(COLUMNS) + "\n")
+    with path.open("a") as ledger:
+        ledger.write("\t".join(str(value) for value in entry) + "\n")
+    print(f"soak: {entry.part}: {entry.count:,} in {entry.seconds} s, "
+          f"{entry.found} found", flush=True)
+
+
+def run(command, log, seconds_max):
+    """Its exit code and what it printed; a hang is a failure."""
+    with log.open("w") as out:
+        try:
+            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT,
+                                  timeout=seconds_max).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+    return code, log.read_text(errors="replace")
+
+
+def simulate(arguments, entries, seconds):
+    first = max([e.first + e.count for e in entries
+                 if e.part == "simulation"], default=1)
+    started = time.monotonic()
+    count = found = 0
+    text = ""
+    while time.monotonic() - started < seconds:
+        # Seeds in portions, so that the time is kept.
+        code, text = run([arguments.simulate, f"--from-seed={first + count}",
+                          "--runs=500", "--keep-going"],
+                         arguments.work / "simulation.log", 3600)
+        done = re.search(r"(\d+) seeds, (\d+) failed", text)
+        if done is None:
+            found += 1
+            break
+        count += int(done[1])
+        found += int(done[2])
+        if code != 0:
+            break
+    if found:
+        print(text[-4000:])
+    return Entry(arguments.commit, "simulation", first, count,
+                 round(time.monotonic() - started), found)
+
+
+def fuzz(arguments, program, corpus, seconds):
+    name = pathlib.Path(program).name
+    work = arguments.work / name
+    (work / "new").mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    code, text = run(
+        [program, f"-max_total_time={seconds}", "-timeout=10",
+         "-rss_limit_mb=2048", "-print_final_stats=1",
+         f"-artifact_prefix={work}/", f"{work}/new"] + corpus,
+        work / "log", seconds * 3 + 120)
+    done = re.search(r"stat::number_of_executed_units:\s*(\d+)", text)
+    if code != 0:
+        print(text[-4000:])
+    return Entry(arguments.commit, name, 0, int(done[1]) if done else 0,
+                 round(time.monotonic() - started), int(code != 0))
+
+
+def summary(entries):
+    totals = collections.defaultdict(lambda: [0, 0, 0])
+    for entry in entries:
+        part = "simulation" if entry.part == "simulation" else "fuzzing"
+        for name in dict.fromkeys((part, entry.part)):
+            for i, value in enumerate((entry.count, entry.seconds, entry.found)):
+                totals[name][i] += value
+    print("| part | runs | hours | found |\n|---|---:|---:|---:|")
+    for name, (count, seconds, found) in totals.items():
+        print(f"| {name} | {count:,} | {seconds / 3600:.2f} | {found} |")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--commit")
+    parser.add_argument("--ledger", type=pathlib.Path)
+    parser.add_argument("--work", type=pathlib.Path)
+    parser.add_argument("--simulate")
+    parser.add_argument("--summary", type=pathlib.Path)
+    parser.add_argument("fuzz", nargs="*")
+    arguments = parser.parse_args()
+    if arguments.summary:
+        summary(read_ledger(arguments.summary))
+        return 0
+
+    entries = read_ledger(arguments.ledger)
+    end = time.monotonic() + arguments.minutes * 60
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    found = 0
+    entry = simulate(arguments, entries,
+                     arguments.minutes * 60 * SIMULATION_PART)
+    append(arguments.ledger, entry)
+    found += entry.found
+
+    spent = collections.Counter()
+    for entry in entries:
+        spent[entry.part] += entry.seconds
+    programs = [tuple(each.partition("=")[::2]) for each in arguments.fuzz]
+    programs.sort(key=lambda each: spent[pathlib.Path(each[0]).name])
+    left = end - time.monotonic()
+    each_seconds = max(FUZZ_SECONDS_MIN, int(left / max(1, len(programs))))
+    for program, corpus in programs:
+        if time.monotonic() + FUZZ_SECONDS_MIN > end:
+            break
+        entry = fuzz(arguments, program, corpus.split(",") if corpus else [],
+                     each_seconds)
+        append(arguments.ledger, entry)
+        found += entry.found
+    summary(read_ledger(arguments.ledger))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
