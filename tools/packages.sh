@@ -28,6 +28,7 @@ protobuf-compiler-grpc    generates the code for it
 libext2fs-dev             the demo reads its disk's file system
 comerr-dev                libext2fs needs it to link
 e2fsprogs                 the demo makes and checks file systems
+libz3-dev                 proves the ring's index arithmetic
 libdpdk-dev               the other side of the ring in an interoperation test
 libboost-dev              a peer that the ring benchmark measures beside us
 libconcurrentqueue-dev    a peer that the ring benchmark measures beside us
@@ -61,5 +62,7 @@ clang                     second compiler: layering, fuzzing
 clang-format              the code's layout
 clang-tidy                static analysis
 libclang-rt-14-dev        clang's sanitizers and libFuzzer
+spin                      checks the models in tests/models
+gcc                       compiles what spin writes
 llvm                      reads the coverage that clang's programs write
 "
