@@ -155,6 +155,14 @@ absl::Status CheckpointFolder::CleanUp() {
 
 absl::StatusOr<uint64_t> CheckpointFolder::Write(
     absl::Span<const std::byte> frame) {
+  const std::optional<uint64_t> before = good_generation_;
+  absl::StatusOr<uint64_t> generation = WriteAndKeep(frame);
+  if (generation.ok()) RemoveOlderThan(before);
+  return generation;
+}
+
+absl::StatusOr<uint64_t> CheckpointFolder::WriteAndKeep(
+    absl::Span<const std::byte> frame) {
   if (sync_failed_) {
     return absl::FailedPreconditionError(absl::StrFormat(
         "%s: an earlier fsync failed; check the storage and open the folder "
@@ -183,7 +191,6 @@ absl::StatusOr<uint64_t> CheckpointFolder::Write(
     file_system_->Unlink(folder_, final);
     return status;
   }
-  RemoveOld();
   good_generation_ = generation;
   return generation;
 }
@@ -242,14 +249,16 @@ absl::Status CheckpointFolder::Publish(const std::string& temporary,
   return Sync(folder_, "the folder");
 }
 
-void CheckpointFolder::RemoveOld() {
+void CheckpointFolder::RemoveOld() { RemoveOlderThan(good_generation_); }
+
+void CheckpointFolder::RemoveOlderThan(std::optional<uint64_t> oldest) {
   MarkFaultPoint(FaultPoint::kCheckpointRemoveOld);
-  if (!good_generation_.has_value()) return;
+  if (!oldest.has_value()) return;
   const auto generations = Generations();
   if (!generations.ok()) return;
-  // What cannot be removed now is tried again at the next Write.
+  // What cannot be removed now is tried again the next time.
   for (uint64_t generation : *generations) {
-    if (generation >= *good_generation_) break;
+    if (generation >= *oldest) break;
     file_system_->Unlink(folder_, FileName(generation, kSuffix));
   }
 }

@@ -80,6 +80,13 @@ class CheckpointFolder {
   // opened again.  Refuses bytes that Frame::Parse refuses, with its status.
   absl::StatusOr<uint64_t> Write(absl::Span<const std::byte> frame);
 
+  // As Write, but all older generations stay until RemoveOld(): for whom this
+  // is no moment to wait for a file system that removes, which takes longer
+  // than an fsync.
+  absl::StatusOr<uint64_t> WriteAndKeep(absl::Span<const std::byte> frame);
+  // Removes generations older than the last one that was written or loaded.
+  void RemoveOld();
+
   // The newest generation that Frame::Parse accepts.  kNotFound: the folder
   // has none at all.  kDataLoss: it has some, but none is good.  Another
   // error: a file could not be opened or read for a reason that is not the
@@ -105,7 +112,7 @@ class CheckpointFolder {
   absl::Status WriteAll(int file, absl::Span<const std::byte> bytes);
   absl::Status Sync(int file, const std::string& what);
   absl::Status Publish(const std::string& temporary, const std::string& final);
-  void RemoveOld();
+  void RemoveOlderThan(std::optional<uint64_t> oldest);
   absl::StatusOr<std::string> ReadFile(const std::string& name) const;
   absl::StatusOr<std::string> ReadOpenFile(int file) const;
   absl::Status Error(int64_t result, const std::string& what) const;

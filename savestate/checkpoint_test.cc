@@ -80,6 +80,19 @@ TEST(CheckpointFolderTest, KeepsTwoGenerations) {
                           "checkpoint-0000000000000005.ferry", "lock"));
 }
 
+TEST(CheckpointFolderTest, RemovesLaterWhatWasKept) {
+  SimulatedDisk disk;
+  CheckpointFolder folder = OpenOrDie(disk);
+  folder.RemoveOld();  // nothing
+  for (uint64_t i = 1; i <= 5; ++i) {
+    ASSERT_TRUE(folder.WriteAndKeep(AsBytes(FrameWith(i))).ok());
+  }
+  EXPECT_THAT(folder.Generations().value(), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_EQ(folder.LoadNewest()->generation, 5u);
+  folder.RemoveOld();
+  EXPECT_THAT(folder.Generations().value(), ElementsAre(5));
+}
+
 TEST(CheckpointFolderTest, GoesOnCountingWhenOpenedAgain) {
   SimulatedDisk disk;
   for (uint64_t i = 1; i <= 3; ++i) {

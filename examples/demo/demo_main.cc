@@ -11,6 +11,7 @@
 #include <string>
 
 #include "ferrybus/examples/demo/client.h"
+#include "ferrybus/examples/demo/link_demo.h"
 #include "ferrybus/examples/demo/migrate_demo.h"
 #include "ferrybus/examples/demo/roaming_client.h"
 #include "ferrybus/examples/demo/serve.h"
@@ -25,6 +26,12 @@ void AddHostOptions(CLI::App* app, bool* is_migrate,
       "A machine with a disk and an accelerator moves between two hosts: "
       "network namespaces with a link of a given rate (as root)");
   hosts->add_flag("--migrate", *is_migrate, "this, instead");
+  hosts->add_flag("--one-host", migrate->one_host,
+                  "with --migrate: between two processes of this host, which "
+                  "hand over memory by descriptor; 50 moves, if not told");
+  hosts->add_flag("--throughput", migrate->throughput,
+                  "with --migrate: memory that nobody writes, in turn with "
+                  "iperf3, and what part of the link it gets");
   hosts->add_option("--link-mbit", migrate->link_mbit, "rate of the link")
       ->capture_default_str();
   hosts
@@ -59,7 +66,9 @@ int RunBetweenHosts(const ferrybus::demo::DemoOptions& demo,
   migrate.image_mib = demo.image_mib;
   migrate.json_path = demo.json_path;
   migrate.folder = demo.folder;
-  return Report(ferrybus::demo::RunMigrateDemo(migrate), demo.seed);
+  return Report(migrate.throughput ? ferrybus::demo::RunLinkDemo(migrate)
+                                   : ferrybus::demo::RunMigrateDemo(migrate),
+                demo.seed);
 }
 
 }  // namespace
@@ -123,6 +132,7 @@ int main(int argc, char** argv) {
     return ferrybus::demo::RunRoamingClient(roaming);
   }
   if (seed->empty()) demo.seed = std::random_device()();
+  if (migrate.one_host) migrate.moves = 50;
   if (!moves->empty()) migrate.moves = demo.moves;
   return is_migrate ? RunBetweenHosts(demo, migrate)
                     : Report(ferrybus::demo::RunDemo(demo), demo.seed);

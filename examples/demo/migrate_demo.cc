@@ -31,6 +31,26 @@ double Percentile(std::vector<double> values, double part) {
   return values[static_cast<size_t>(part * last + 0.5)];
 }
 
+Json Percentiles(const std::vector<double>& values) {
+  return {{"p50", Percentile(values, 0.5)},
+          {"p99", Percentile(values, 0.99)},
+          {"max", Percentile(values, 1)}};
+}
+
+// As the source's host measured it, part by part, in ms.
+Json PhasesOf(const std::vector<Json>& moves) {
+  Json phases;
+  for (const char* phase :
+       {"stop", "memory", "state", "decide", "start", "total"}) {
+    std::vector<double> times;
+    for (const Json& move : moves) {
+      times.push_back(move["pause_us"][phase].get<double>() / 1e3);
+    }
+    phases[phase] = Percentiles(times);
+  }
+  return phases;
+}
+
 class MigrateDemo {
  public:
   MigrateDemo(const MigrateDemoOptions& options, std::string folder)
@@ -44,6 +64,7 @@ class MigrateDemo {
     std::fflush(stdout);
   }
   absl::Status StartHosts();
+  absl::Status StartDaemons();
   absl::Status StartClient();
   absl::Status MoveAll();
   absl::Status Finish();
@@ -78,9 +99,14 @@ absl::Status MigrateDemo::StartHosts() {
       TwoHosts::Make({.folder = folder_,
                       .daemon_program = options_.daemon_program,
                       .command_program = options_.command_program,
-                      .link_mbit = options_.link_mbit});
+                      .link_mbit = options_.link_mbit,
+                      .one_host = options_.one_host});
   if (!hosts.ok()) return hosts.status();
   hosts_ = *std::move(hosts);
+  if (options_.one_host) {
+    Say("one host: two daemons, which hand over memory by descriptor");
+    return StartDaemons();
+  }
   Say(hosts_->has_namespaces()
           ? absl::StrFormat(
                 "two hosts: network namespaces, a link of %d Mbit/s",
@@ -94,6 +120,10 @@ absl::Status MigrateDemo::StartHosts() {
   } else {
     Say(std::string(link.status().message()));
   }
+  return StartDaemons();
+}
+
+absl::Status MigrateDemo::StartDaemons() {
   absl::Status status = hosts_->StartDaemon(
       0,
       absl::StrCat("name=", kMachine, ",kind=vmbus,image=disk.img,ram=32MiB",
@@ -143,6 +173,7 @@ Json MigrateDemo::Summary(const Json& result, const absl::Status& image) const {
   }
   Json json = {
       {"seed", options_.seed},
+      {"one_host", options_.one_host},
       {"namespaces", hosts_->has_namespaces()},
       {"link_mbit", options_.link_mbit},
       {"iperf3_bytes_per_second", link_bytes_per_second_},
@@ -159,10 +190,8 @@ Json MigrateDemo::Summary(const Json& result, const absl::Status& image) const {
       {"failed", result["failed"]},
       {"verified_bytes", result["verified_bytes"]},
       {"image", image.ok() ? "ok" : image.ToString()},
-      {"client_pause_ms",
-       {{"p50", Percentile(pauses, 0.5)},
-        {"p99", Percentile(pauses, 0.99)},
-        {"max", Percentile(pauses, 1)}}},
+      {"client_pause_ms", Percentiles(pauses)},
+      {"phase_ms", PhasesOf(moves_)},
       {"each_move", moves_}};
   json["verified"] = json["lost"] == 0 && json["duplicated"] == 0 &&
                      json["differing"] == 0 && json["failed"] == 0 &&

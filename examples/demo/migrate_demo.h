@@ -5,7 +5,8 @@
 //
 // The hosts are network namespaces with a shaped link; each runs
 // ferrybus-migrated, and `ferrybus migrate` moves the machine, over TLS.  The
-// client's process is the guest (roaming_client.h): it checks every answer.
+// client's process is the guest (roaming_client.h): it checks every answer.  Or
+// both are processes of this host, and memory goes by descriptor.
 
 #ifndef FERRYBUS_EXAMPLES_DEMO_MIGRATE_DEMO_H_
 #define FERRYBUS_EXAMPLES_DEMO_MIGRATE_DEMO_H_
@@ -28,6 +29,10 @@ struct MigrateDemoOptions {
   uint64_t link_mbit = 1000;
   uint64_t streams = 2;
   double interval_ms = 500;
+  // Two processes of this host instead, which hand the machine over.
+  bool one_host = false;
+  // link_demo.h instead.
+  bool throughput = false;
   std::string json_path;
   std::string folder;
   std::string daemon_program;

@@ -42,6 +42,7 @@ absl::StatusOr<std::unique_ptr<TwoHosts>> TwoHosts::Make(
   }
   absl::Status status = hosts->MakeCertificates();
   if (!status.ok()) return status;
+  if (options.one_host) return hosts;
   status = geteuid() == 0 ? hosts->MakeLink()
                           : absl::PermissionDeniedError("namespaces need root");
   if (!status.ok()) {
@@ -70,6 +71,10 @@ std::string TwoHosts::On(int host) const {
 std::string TwoHosts::Address(int host) const {
   if (has_namespaces_) return absl::StrCat("10.77.0.", host + 1, ":", kPort);
   return absl::StrCat("127.0.0.1:", kPort + host);
+}
+
+std::string TwoHosts::Socket(int host) const {
+  return absl::StrCat("unix:", Folder(host), "/daemon.sock");
 }
 
 std::string TwoHosts::Folder(int host) const {
@@ -133,16 +138,16 @@ void TwoHosts::DeleteNamespaces() {
   }
 }
 
-absl::StatusOr<double> TwoHosts::MeasureLink() {
-  absl::StatusOr<Child> server =
-      Child::StartProgram({"/bin/sh", "-c",
-                           absl::StrCat("exec ", On(1), "iperf3 -s -1 -p ",
-                                        kPort + 9, " >/dev/null 2>&1")});
+absl::StatusOr<double> TwoHosts::MeasureLink(int from) {
+  absl::StatusOr<Child> server = Child::StartProgram(
+      {"/bin/sh", "-c",
+       absl::StrCat("exec ", On(1 - from), "iperf3 -s -1 -p ", kPort + 9,
+                    " >/dev/null 2>&1")});
   if (!server.ok()) return server.status();
   absl::SleepFor(absl::Milliseconds(300));
-  const auto [code, output] =
-      Run(absl::StrCat(On(0), "iperf3 -J -t 3 -p ", kPort + 9, " -c ",
-                       has_namespaces_ ? "10.77.0.2" : "127.0.0.1"));
+  const auto [code, output] = Run(absl::StrCat(
+      On(from), "iperf3 -J -t 3 -p ", kPort + 9, " -c ",
+      has_namespaces_ ? absl::StrCat("10.77.0.", 2 - from) : "127.0.0.1"));
   const Json result = Json::parse(output, nullptr, /*allow_exceptions=*/false);
   if (code != 0 || result.is_discarded()) {
     return absl::UnavailableError(absl::StrCat("iperf3: ", output));
@@ -188,6 +193,7 @@ absl::Status TwoHosts::StartDaemon(int host, const std::string& machine) {
       "exec ", On(host), options_.daemon_program, " --listen ", Address(host),
       " --state-dir ", Folder(host), "/state --images ", options_.folder, " ",
       Certificates(host));
+  if (options_.one_host) absl::StrAppend(&command, " --listen ", Socket(host));
   if (!machine.empty()) absl::StrAppend(&command, " --machine ", machine);
   const std::string log = absl::StrCat(Folder(host), "/daemon.log");
   absl::StrAppend(&command, " >>", log, " 2>&1");
@@ -213,11 +219,22 @@ int TwoHosts::StopDaemon(int host) {
   return daemon.Wait();
 }
 
+absl::StatusOr<Json> TwoHosts::List(int host) {
+  const auto [code, output] = Run(
+      absl::StrCat(On(host), options_.command_program, " migrate list --at ",
+                   Address(host), " --json ", Certificates(host)));
+  const Json result = Json::parse(output, nullptr, /*allow_exceptions=*/false);
+  if (code == 0 && !result.is_discarded()) return result;
+  return absl::UnavailableError(
+      absl::StrCat("list: exit code ", code, ": ", output));
+}
+
 absl::StatusOr<Json> TwoHosts::Migrate(const std::string& machine, int from,
                                        int to, const std::string& arguments) {
   const auto [code, output] = Run(absl::StrCat(
       On(from), options_.command_program, " migrate start --machine ", machine,
-      " --from ", Address(from), " --to ", Address(to), " --json ",
+      " --from ", Address(from), " --to ",
+      options_.one_host ? Socket(to) : Address(to), " --json ",
       Certificates(from), " ", arguments));
   const Json result = Json::parse(output, nullptr, /*allow_exceptions=*/false);
   if (code == 0 && !result.is_discarded()) return result;

@@ -4,7 +4,9 @@
 // between them, each with a certificate and a ferrybus-migrated.
 //
 // Where there can be no namespaces (without root, in some containers) both
-// hosts are this one, and the link is loopback, which the report says.
+// hosts are this one, and the link is loopback, which the report says.  Or both
+// are this one because that is asked for: then machines are handed over at
+// sockets, and their memory is not copied.
 //
 // Ownership: owns namespaces, daemons and the folders beneath `folder`; the
 // namespaces are deleted at the end, also those of runs that were killed.
@@ -31,6 +33,7 @@ struct TwoHostsOptions {
   std::string daemon_program;
   std::string command_program;
   uint64_t link_mbit = 1000;
+  bool one_host = false;
 };
 
 class TwoHosts {
@@ -53,8 +56,10 @@ class TwoHosts {
   // What `ferrybus migrate start --json` says of a move that has ended.
   absl::StatusOr<Json> Migrate(const std::string& machine, int from, int to,
                                const std::string& arguments);
+  // What `ferrybus migrate list --json` says.
+  absl::StatusOr<Json> List(int host);
   // Bytes a second of one TCP stream over the link, by iperf3.
-  absl::StatusOr<double> MeasureLink();
+  absl::StatusOr<double> MeasureLink(int from = 0);
 
  private:
   explicit TwoHosts(const TwoHostsOptions& options) : options_(options) {}
@@ -66,6 +71,8 @@ class TwoHosts {
   // Before a command that runs on that host.
   std::string On(int host) const;
   std::string Address(int host) const;
+  // unix:PATH
+  std::string Socket(int host) const;
   std::string Folder(int host) const;
   std::string Certificates(int host) const;
 

@@ -352,10 +352,32 @@ TEST(MigrationTest, AReplayIsRefused) {
       target.OnMessage(
           {reinterpret_cast<const std::byte*>(message.data()), message.size()},
           {}, world.now());
+      // The hello already: nothing is made for it.
+      ASSERT_EQ(target.phase(), TargetPhase::kFailed) << target.status();
     }
-    EXPECT_EQ(target.phase(), TargetPhase::kFailed) << target.status();
   }
   EXPECT_TRUE(world.here().device->is_running());
+}
+
+// bad:T3 bad:T7
+TEST(MigrationTest, APassEndsWithAllOfItsBlocksAndEachOnce) {
+  WorldOptions options;
+  MigrationWorld world(options);
+  world.Start();
+  while (world.sent_blocks().empty()) world.Step();  // and it has come
+  MigrationTarget& target = *world.there().target;
+  const std::string end = SerializeMessage(PassEnd{.pass = 1, .blocks = 2});
+  target.OnMessage({reinterpret_cast<const std::byte*>(end.data()), end.size()},
+                   {}, world.now());
+  EXPECT_EQ(target.TakeMessage(), std::nullopt) << "it misses a block";
+  // One that was there does not stand in for it.
+  const std::string& block = world.sent_blocks()[0];
+  target.OnBlock(
+      {reinterpret_cast<const std::byte*>(block.data()), block.size()},
+      world.now());
+  target.Poll(world.now());
+  EXPECT_EQ(target.phase(), TargetPhase::kFailed);
+  EXPECT_THAT(std::string(target.status().message()), HasSubstr("comes twice"));
 }
 
 // ---- bad:T3: every message, at every step, to either role

@@ -148,6 +148,9 @@ absl::StatusOr<OwnershipRecord> FileLedger::Load() {
   if (!skipped.ok()) return skipped.status();
   const savestate::Section* section = frame->Find(kSection);
   if (section == nullptr) return Corrupt("the section is missing");
+  // Here, and not in Store(): a paused machine's clients wait for that.  A
+  // migration begins with a Load().
+  folder_->RemoveOld();
   return ParseOwnership(section->body);
 }
 
@@ -166,7 +169,7 @@ absl::Status FileLedger::Store(const OwnershipRecord& record) {
                     SerializeOwnership(record));
   absl::StatusOr<std::string> bytes = writer.Finish();
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<uint64_t> generation = folder_->Write(AsBytes(*bytes));
+  absl::StatusOr<uint64_t> generation = folder_->WriteAndKeep(AsBytes(*bytes));
   if (generation.ok()) return absl::OkStatus();
   folder_.reset();  // a failed sync is final for it
   return generation.status();

@@ -84,6 +84,7 @@ absl::Status PendingPages::CreateBases() {
 
 absl::Status PendingPages::StartTracking() {
   for (const Memory& memory : memories_) {
+    if (memory.is_excluded) continue;
     absl::Status status =
         device_->dirty_tracking()->StartTracking(memory.basis);
     if (status.ok()) {
@@ -124,6 +125,8 @@ absl::Status PendingPages::Begin(bool track) {
 absl::Status PendingPages::Collect() {
   if (!is_tracking_) return absl::OkStatus();
   for (Memory& memory : memories_) {
+    // Bits that are not asked for stay with the device.
+    if (memory.is_excluded) continue;
     absl::Status status = CollectSegment(memory);
     if (!status.ok()) return status;
   }

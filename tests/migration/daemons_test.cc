@@ -5,10 +5,13 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -26,6 +29,7 @@
 #include "ferrybus/savestate/migration/migration_messages.h"
 #include "ferrybus/savestate/migration/ownership.h"
 #include "ferrybus/tests/migration/test_certificates.h"
+#include "ferrybus/tests/migration/unix_relay.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -50,6 +54,7 @@ std::string ReadText(const std::string& path) {
 pid_t Spawn(const std::vector<std::string>& arguments, const std::string& out,
             const std::string& err) {
   const pid_t child = fork();
+  if (child < 0) std::abort();  // kill(-1) would be everybody
   if (child != 0) return child;
   const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -80,8 +85,8 @@ struct Result {
 class Host {
  public:
   Host(const std::string& folder, const std::string& name,
-       const TlsFiles& files)
-      : prefix_(folder + "/" + name), files_(files) {}
+       const TlsFiles& files, const std::string& socket)
+      : prefix_(folder + "/" + name), files_(files), socket_(socket) {}
   ~Host() {
     if (pid_ > 0) Kill();
   }
@@ -90,6 +95,8 @@ class Host {
     std::vector<std::string> arguments = {kDaemon,
                                           "--listen",
                                           absl::StrCat("127.0.0.1:", port_),
+                                          "--listen",
+                                          "unix:" + socket_,
                                           "--ca",
                                           files_.authority,
                                           "--cert",
@@ -115,12 +122,15 @@ class Host {
     }
     FAIL() << "the daemon does not start: " << ReadText(prefix_ + ".err");
   }
+  // Nothing, if it does not run: a pid of -1 is everybody.
   void Kill() {
+    if (pid_ <= 0) return;
     kill(pid_, SIGKILL);
     (void)Wait(pid_);
     pid_ = -1;
   }
   int Terminate() {
+    if (pid_ <= 0) return -1;
     kill(pid_, SIGTERM);
     const int code = Wait(pid_);
     pid_ = -1;
@@ -128,11 +138,13 @@ class Host {
   }
 
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  const std::string& socket() const { return socket_; }
   std::string state() const { return prefix_ + ".state"; }
 
  private:
   const std::string prefix_;
   const TlsFiles files_;
+  const std::string socket_;
   pid_t pid_ = -1;
   int port_ = 0;
 };
@@ -143,13 +155,18 @@ class DaemonsTest : public ::testing::Test {
     std::string pattern = ::testing::TempDir() + "/daemonsXXXXXX";
     folder_ = mkdtemp(pattern.data());
     files_ = WriteTlsFiles(TestAuthority("daemons").Issue(), folder_);
+    // The path of a socket is short.
+    std::string sockets = "/tmp/daemonsXXXXXX";
+    sockets_ = mkdtemp(sockets.data());
     for (const char* name : {"a", "b"}) {
-      hosts_.push_back(std::make_unique<Host>(folder_, name, files_));
+      hosts_.push_back(std::make_unique<Host>(
+          folder_, name, files_, absl::StrCat(sockets_, "/", name, ".sock")));
     }
   }
   ~DaemonsTest() override {
     hosts_.clear();
     std::filesystem::remove_all(folder_);
+    std::filesystem::remove_all(sockets_);
   }
 
   std::vector<std::string> Command(std::vector<std::string> arguments) const {
@@ -171,15 +188,10 @@ class DaemonsTest : public ::testing::Test {
   Result Run(const std::vector<std::string>& arguments) const {
     return End(Begin(arguments));
   }
-  std::vector<std::string> StartArguments(int from) const {
-    return {"start",
-            "--machine",
-            "m",
-            "--from",
-            hosts_[from]->address(),
-            "--to",
-            hosts_[1 - from]->address(),
-            "--json"};
+  std::vector<std::string> StartArguments(int from, std::string to = "") const {
+    if (to.empty()) to = hosts_[1 - from]->address();
+    return {"start", "--machine", "m",     "--from", hosts_[from]->address(),
+            "--to",  to,          "--json"};
   }
   // The machine at a host, or null.
   Json MachineAt(int host) const {
@@ -221,6 +233,7 @@ class DaemonsTest : public ::testing::Test {
   }
 
   std::string folder_;
+  std::string sockets_;
   TlsFiles files_;
   std::vector<std::unique_ptr<Host>> hosts_;
 };
@@ -278,6 +291,83 @@ TEST_F(DaemonsTest, KilledAtAnyMoment) {
   }
   std::printf("killed: %d cases, %d of them moved, each with one owner\n",
               kCases, moved);
+}
+
+// Two processes of one host, and the memory stays where it is.
+TEST_F(DaemonsTest, HandedOverThereAndBack) {
+  hosts_[0]->Start({kMachineArgument});
+  hosts_[1]->Start();
+  for (int move = 0; move < 6; ++move) {
+    const int from = move % 2;
+    const Result result =
+        Run(StartArguments(from, "unix:" + hosts_[1 - from]->socket()));
+    ASSERT_EQ(result.code, 0) << result.out << result.err;
+    EXPECT_EQ(Json::parse(result.out)["plain_bytes_sent"], 0);
+    EXPECT_EQ(Owner(), 1 - from);
+    struct stat here = {};
+    struct stat there = {};
+    ASSERT_EQ(stat((hosts_[0]->state() + "/m/data/memory").c_str(), &here), 0);
+    ASSERT_EQ(stat((hosts_[1]->state() + "/m/data/memory").c_str(), &there), 0);
+    EXPECT_EQ(here.st_ino, there.st_ino);
+  }
+  // Now it goes over the network, and takes no memory of the other's with it.
+  EXPECT_EQ(Run(StartArguments(0)).code, 0);
+  EXPECT_EQ(Owner(), 1);
+  EXPECT_EQ(hosts_[0]->Terminate(), 0);
+  EXPECT_EQ(hosts_[1]->Terminate(), 0);
+}
+
+// One of the processes ends as a frame goes, for each frame.
+// bad:T12 promise:P7
+TEST_F(DaemonsTest, HandOverKilledAtEachFrame) {
+  hosts_[0]->Start({"--machine=name=m,kind=memory,size=1MiB,dirty=1MiB/s"});
+  hosts_[1]->Start();
+  int owner = 0;
+  int cases = 0;
+  int moved = 0;
+  for (bool is_source : {true, false}) {
+    for (bool to_target : {true, false}) {
+      for (int frame = 0;; ++frame) {
+        const int victim = is_source ? owner : 1 - owner;
+        std::atomic<bool> was_killed{false};
+        auto relay = std::make_unique<UnixRelay>(
+            sockets_ + "/relay.sock", hosts_[1 - owner]->socket(),
+            FramePlan{.fault = FrameFault::kCall,
+                      .to_target = to_target,
+                      .frame = frame,
+                      .act = [&] {
+                        hosts_[victim]->Kill();
+                        was_killed = true;
+                      }});
+        const pid_t command = Begin(StartArguments(owner, relay->address()));
+        const absl::Time until = absl::Now() + absl::Seconds(10);
+        bool is_over = false;
+        while (!was_killed && !is_over && absl::Now() < until) {
+          is_over = waitpid(command, nullptr, WNOHANG) == command;
+          absl::SleepFor(absl::Milliseconds(2));
+        }
+        if (!is_over) {
+          kill(command, SIGKILL);
+          waitpid(command, nullptr, 0);
+        }
+        relay = nullptr;  // and with it whoever may still call Kill()
+        if (was_killed) hosts_[victim]->Start();
+        const int now = Owner();
+        ASSERT_NE(now, -1) << "frame " << frame << (to_target ? " to" : " from")
+                           << " the target: no owner, or two";
+        if (was_killed) moved += now != owner ? 1 : 0;
+        owner = now;
+        if (!was_killed) break;
+        ++cases;
+      }
+    }
+  }
+  EXPECT_GT(moved, 0);
+  EXPECT_LT(moved, cases);
+  std::printf(
+      "killed at a frame: %d cases, %d of them moved, each with one "
+      "owner\n",
+      cases, moved);
 }
 
 TEST_F(DaemonsTest, UndecidedMachineIsSettledByHandOnly) {
@@ -355,6 +445,12 @@ TEST_F(DaemonsTest, RefusalsSayWhy) {
   result = Run({"query", "--machine", "none", "--at", hosts_[0]->address()});
   EXPECT_EQ(result.code, 2);
   EXPECT_THAT(result.err, HasSubstr("no migration"));
+  EXPECT_EQ(Owner(), 0);
+
+  result = Run({"start", "--machine", "m", "--from", hosts_[0]->address(),
+                "--to", "unix:" + hosts_[0]->socket()});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.out, HasSubstr("already"));
   EXPECT_EQ(Owner(), 0);
 
   // Wrong certificates are named before anything is tried.

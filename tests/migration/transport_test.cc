@@ -17,8 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "ferrybus/savestate/migration/grpc/channel.h"
-#include "ferrybus/savestate/migration/grpc/random_id.h"
 #include "ferrybus/savestate/migration/grpc/transport.grpc.pb.h"
+#include "ferrybus/savestate/migration/host/random_id.h"
 #include "ferrybus/savestate/migration/migration_messages.h"
 #include "ferrybus/tests/migration/tcp_relay.h"
 #include "ferrybus/tests/migration/test_certificates.h"
@@ -125,11 +125,11 @@ TEST(TransportTest, ClientOfAnotherAuthorityIsRefused) {
 // bad:T9
 TEST(TransportTest, ClientWithoutCertificateIsRefused) {
   TransportWorld world;
-  OutgoingOptions options = world.Outgoing(world.target().address());
+  const OutgoingOptions options = world.Outgoing(world.target().address());
   grpc::SslCredentialsOptions nameless;
   nameless.pem_root_certs = TestIdentity().authority;
-  options.target.credentials = grpc::SslCredentials(nameless);
-  const MigrationProgress result = world.Move(options);
+  const MigrationProgress result =
+      world.Move(options, grpc::SslCredentials(nameless));
   EXPECT_EQ(result.phase, SourcePhase::kFailed);
   EXPECT_THAT(Text(result.status), HasSubstr("certificate"));
   EXPECT_EQ(world.CheckEnd(), "");

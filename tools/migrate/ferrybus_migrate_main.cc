@@ -312,7 +312,8 @@ void AddStart(CLI::App* command, Arguments& arguments) {
       ->required();
   command
       ->add_option("--to", arguments.to,
-                   "HOST:PORT where it shall be, as --from reaches it")
+                   "HOST:PORT where it shall be, as --from reaches it; or "
+                   "unix:/PATH of a daemon on the same host")
       ->required();
   command
       ->add_option("--streams", arguments.streams,

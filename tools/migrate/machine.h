@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/savestate/migration/migration_messages.h"
 #include "ferrybus/savestate/migration/pending_pages.h"
 
@@ -52,10 +53,12 @@ class MachineKind {
       const std::string& machine, const std::string& folder) = 0;
   // Whether a machine that wants to come is of this kind.
   virtual bool Takes(const migration::Hello& hello) const = 0;
-  // One that comes: never ran.  `is_recovery`: its memory is in the folder.
+  // One that comes: never ran.  `shared`: the memory of the segments that are
+  // shared, in their order, checked.  `is_recovery`: its memory is in the
+  // folder.
   virtual absl::StatusOr<std::unique_ptr<Machine>> CreateTarget(
       const std::string& folder, const migration::Hello& hello,
-      bool is_recovery) = 0;
+      std::vector<UniqueFd> shared, bool is_recovery) = 0;
 };
 
 }  // namespace ferrybus::migrate_tool

@@ -68,8 +68,10 @@ absl::Status MachineStore::Slot::Open() {
 
 absl::StatusOr<std::vector<migration::Migratable*>>
 MachineStore::Slot::CreateDevices(const migration::Hello& hello,
-                                  std::vector<int> /*descriptors*/,
+                                  std::vector<int> descriptors,
                                   bool is_recovery) {
+  std::vector<UniqueFd> shared;
+  for (int each : descriptors) shared.emplace_back(each);
   MachineKind* kind = nullptr;
   for (MachineKind* each : store_->kinds_) {
     if (each->Takes(hello)) kind = each;
@@ -80,8 +82,8 @@ MachineStore::Slot::CreateDevices(const migration::Hello& hello,
   }
   absl::MutexLock lock(&store_->mutex_);
   machine_.reset();
-  absl::StatusOr<std::unique_ptr<Machine>> machine =
-      kind->CreateTarget(folder_ + "/data", hello, is_recovery);
+  absl::StatusOr<std::unique_ptr<Machine>> machine = kind->CreateTarget(
+      folder_ + "/data", hello, std::move(shared), is_recovery);
   if (!machine.ok()) return machine.status();
   machine_ = *std::move(machine);
   kind_ = kind->name();

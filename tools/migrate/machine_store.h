@@ -24,8 +24,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "ferrybus/savestate/migration/grpc/locked_ledger.h"
-#include "ferrybus/savestate/migration/grpc/migration_server.h"
+#include "ferrybus/savestate/migration/host/arrivals.h"
+#include "ferrybus/savestate/migration/host/locked_ledger.h"
 #include "ferrybus/savestate/migration/migration_target.h"
 #include "ferrybus/tools/migrate/machine.h"
 

@@ -25,11 +25,13 @@ savestate::SizeAnswer Give(absl::string_view bytes, absl::Span<std::byte> out) {
 
 MemoryDevice::MemoryDevice(std::string name, std::string creation_parameters,
                            absl::Span<std::byte> memory,
-                           migration::Capabilities capabilities)
+                           migration::Capabilities capabilities,
+                           int shared_memory)
     : name_(std::move(name)),
       parameters_(std::move(creation_parameters)),
       memory_(memory),
       capabilities_(capabilities),
+      shared_memory_(shared_memory),
       dirty_({{.id = kMemorySegment, .size_bytes = memory.size()}}) {}
 
 bool MemoryDevice::BeginWrite() {

@@ -35,7 +35,8 @@ class MemoryDevice final : public migration::Migratable {
  public:
   MemoryDevice(std::string name, std::string creation_parameters,
                absl::Span<std::byte> memory,
-               migration::Capabilities capabilities = {.live_migration = true});
+               migration::Capabilities capabilities = {.live_migration = true},
+               int shared_memory = -1);
 
   // False: it is paused, or not the owner's; nothing is written.
   bool BeginWrite();
@@ -63,6 +64,9 @@ class MemoryDevice final : public migration::Migratable {
   savestate::SizeAnswer SaveImmutable(absl::Span<std::byte> out) override;
   absl::Status ReadMemory(uint32_t segment, uint64_t offset_bytes,
                           absl::Span<std::byte> out) override;
+  int SharedMemory(uint32_t segment) override {
+    return segment == kMemorySegment ? shared_memory_ : -1;
+  }
   absl::StatusOr<bool> Pause() override;
   savestate::SizeAnswer SaveMutable(absl::Span<std::byte> out) override;
   void Retire() override { Halt(); }
@@ -80,6 +84,7 @@ class MemoryDevice final : public migration::Migratable {
   const std::string parameters_;
   const absl::Span<std::byte> memory_;
   const migration::Capabilities capabilities_;
+  const int shared_memory_;
   migration::DirtyBitmap dirty_;
   mutable absl::Mutex mutex_;
   bool is_running_ ABSL_GUARDED_BY(mutex_) = false;

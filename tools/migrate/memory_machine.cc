@@ -33,6 +33,7 @@ namespace {
 using Parameters = std::map<std::string, std::string>;
 
 constexpr char kDeviceName[] = "memory";
+constexpr char kMemoryFile[] = "/memory";  // in the machine's folder
 constexpr uint64_t kSizeMax = uint64_t{1} << 40;
 constexpr absl::Duration kTick = absl::Milliseconds(5);
 
@@ -95,54 +96,79 @@ absl::Status SystemError(const std::string& what) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(errno)));
 }
 
+absl::StatusOr<UniqueFd> OpenMemory(const std::string& path,
+                                    uint64_t size_bytes, bool is_new) {
+  // It may be that of a machine that went to another process of this host, and
+  // has it in another folder.
+  if (is_new) unlink(path.c_str());
+  UniqueFd file(open(path.c_str(),
+                     O_RDWR | O_CLOEXEC | (is_new ? O_CREAT | O_EXCL : 0),
+                     0600));
+  if (!file.valid()) return SystemError(path);
+  struct stat stat = {};
+  if (is_new) {
+    // Zeros, and no promise of room that is not there.
+    if (ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0) {
+      return SystemError(path);
+    }
+  } else if (fstat(file.get(), &stat) != 0 ||
+             static_cast<uint64_t>(stat.st_size) != size_bytes) {
+    return absl::DataLossError(absl::StrCat(
+        path, " has ", stat.st_size, " bytes, expected are ", size_bytes));
+  }
+  return file;
+}
+
+// Another process's memory, under our name: so it is found after a restart.
+absl::Status LinkMemory(int file, const std::string& path) {
+  unlink(path.c_str());
+  if (linkat(AT_FDCWD, absl::StrCat("/proc/self/fd/", file).c_str(), AT_FDCWD,
+             path.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      path, ": the other process's memory must be a file of the same file ",
+      "system: ", std::strerror(errno)));
+}
+
 // A file's bytes, shared with the file.
 class Mapping {
  public:
   Mapping(Mapping&& other) noexcept
-      : memory_(std::exchange(other.memory_, {})) {}
+      : file_(std::move(other.file_)),
+        memory_(std::exchange(other.memory_, {})) {}
   Mapping& operator=(Mapping&&) = delete;
   ~Mapping() {
     if (!memory_.empty()) munmap(memory_.data(), memory_.size());
   }
 
-  static absl::StatusOr<Mapping> Open(const std::string& path,
-                                      uint64_t size_bytes, bool is_new) {
-    const UniqueFd file(
-        open(path.c_str(),
-             O_RDWR | O_CLOEXEC | (is_new ? O_CREAT | O_TRUNC : 0), 0600));
-    if (!file.valid()) return SystemError(path);
-    struct stat stat = {};
-    if (is_new) {
-      // Zeros, and no promise of room that is not there.
-      if (ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0) {
-        return SystemError(path);
-      }
-    } else if (fstat(file.get(), &stat) != 0 ||
-               static_cast<uint64_t>(stat.st_size) != size_bytes) {
-      return absl::DataLossError(absl::StrCat(
-          path, " has ", stat.st_size, " bytes, expected are ", size_bytes));
-    }
+  static absl::StatusOr<Mapping> Open(UniqueFd file, uint64_t size_bytes) {
     void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                         file.get(), 0);
-    if (memory == MAP_FAILED) return SystemError(path);
-    return Mapping({static_cast<std::byte*>(memory), size_bytes});
+    if (memory == MAP_FAILED) return SystemError("memory");
+    return Mapping(std::move(file),
+                   {static_cast<std::byte*>(memory), size_bytes});
   }
 
+  int file() const { return file_.get(); }
   absl::Span<std::byte> memory() const { return memory_; }
 
  private:
-  explicit Mapping(absl::Span<std::byte> memory) : memory_(memory) {}
+  Mapping(UniqueFd file, absl::Span<std::byte> memory)
+      : file_(std::move(file)), memory_(memory) {}
 
+  UniqueFd file_;
   absl::Span<std::byte> memory_;
 };
 
 class MemoryMachine final : public Machine {
  public:
   static absl::StatusOr<std::unique_ptr<Machine>> Create(
-      const std::string& folder, const Setup& setup, bool is_new,
-      migration::MemoryOrigin origin) {
+      const std::string& folder, const Setup& setup,
+      absl::StatusOr<UniqueFd> file, migration::MemoryOrigin origin) {
+    if (!file.ok()) return file.status();
     absl::StatusOr<Mapping> mapping =
-        Mapping::Open(folder + "/memory", setup.size_bytes, is_new);
+        Mapping::Open(*std::move(file), setup.size_bytes);
     if (!mapping.ok()) return mapping.status();
     auto machine =
         absl::WrapUnique(new MemoryMachine(setup, *std::move(mapping)));
@@ -181,7 +207,8 @@ class MemoryMachine final : public Machine {
       : setup_(setup),
         mapping_(std::move(mapping)),
         pattern_(mapping_.memory()),
-        device_(kDeviceName, Text(setup), mapping_.memory()) {}
+        device_(kDeviceName, Text(setup), mapping_.memory(),
+                {.live_migration = true}, mapping_.file()) {}
 
   void WriteOn();
   // Each time that it runs again it has come from somewhere.
@@ -247,8 +274,10 @@ absl::StatusOr<std::unique_ptr<Machine>> MemoryMachineKind::CreateNew(
     const Parameters& parameters) {
   absl::StatusOr<Setup> setup = Parse(parameters);
   if (!setup.ok()) return setup.status();
-  return MemoryMachine::Create(folder, *setup, /*is_new=*/true,
-                               migration::MemoryOrigin::kZeros);
+  return MemoryMachine::Create(
+      folder, *setup,
+      OpenMemory(folder + kMemoryFile, setup->size_bytes, /*is_new=*/true),
+      migration::MemoryOrigin::kZeros);
 }
 
 absl::StatusOr<std::unique_ptr<Machine>> MemoryMachineKind::Attach(
@@ -257,8 +286,10 @@ absl::StatusOr<std::unique_ptr<Machine>> MemoryMachineKind::Attach(
   const std::string text(std::istreambuf_iterator<char>(file), {});
   absl::StatusOr<Setup> setup = ParseText(text);
   if (!setup.ok()) return setup.status();
-  return MemoryMachine::Create(folder, *setup, /*is_new=*/false,
-                               migration::MemoryOrigin::kUnknown);
+  return MemoryMachine::Create(
+      folder, *setup,
+      OpenMemory(folder + kMemoryFile, setup->size_bytes, /*is_new=*/false),
+      migration::MemoryOrigin::kUnknown);
 }
 
 bool MemoryMachineKind::Takes(const migration::Hello& hello) const {
@@ -267,12 +298,19 @@ bool MemoryMachineKind::Takes(const migration::Hello& hello) const {
 
 absl::StatusOr<std::unique_ptr<Machine>> MemoryMachineKind::CreateTarget(
     const std::string& folder, const migration::Hello& hello,
-    bool is_recovery) {
+    std::vector<UniqueFd> shared, bool is_recovery) {
   absl::StatusOr<Setup> setup = ParseText(hello.devices[0].creation_parameters);
   if (!setup.ok()) return setup.status();
-  return MemoryMachine::Create(folder, *setup, /*is_new=*/!is_recovery,
-                               is_recovery ? migration::MemoryOrigin::kUnknown
-                                           : migration::MemoryOrigin::kZeros);
+  const std::string path = folder + kMemoryFile;
+  const bool is_new = !is_recovery && shared.empty();
+  if (!shared.empty()) {
+    absl::Status status = LinkMemory(shared[0].get(), path);
+    if (!status.ok()) return status;
+  }
+  return MemoryMachine::Create(folder, *setup,
+                               OpenMemory(path, setup->size_bytes, is_new),
+                               is_new ? migration::MemoryOrigin::kZeros
+                                      : migration::MemoryOrigin::kUnknown);
 }
 
 }  // namespace ferrybus::migrate_tool

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "ferrybus/tools/migrate/machine.h"
@@ -31,7 +32,7 @@ class MemoryMachineKind final : public MachineKind {
   bool Takes(const migration::Hello& hello) const override;
   absl::StatusOr<std::unique_ptr<Machine>> CreateTarget(
       const std::string& folder, const migration::Hello& hello,
-      bool is_recovery) override;
+      std::vector<UniqueFd> shared, bool is_recovery) override;
 };
 
 }  // namespace ferrybus::migrate_tool

@@ -9,14 +9,19 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "ferrybus/savestate/migration/grpc/channel.h"
-#include "ferrybus/savestate/migration/grpc/migration_book.h"
+#include "ferrybus/savestate/migration/grpc/grpc_connection.h"
 #include "ferrybus/savestate/migration/grpc/migration_server.h"
-#include "ferrybus/savestate/migration/grpc/outgoing_migration.h"
-#include "ferrybus/savestate/migration/grpc/random_id.h"
+#include "ferrybus/savestate/migration/grpc/report_proto.h"
+#include "ferrybus/savestate/migration/host/migration_book.h"
+#include "ferrybus/savestate/migration/host/outgoing_migration.h"
+#include "ferrybus/savestate/migration/host/random_id.h"
+#include "ferrybus/savestate/migration/unix/unix_connection.h"
+#include "ferrybus/savestate/migration/unix/unix_server.h"
 #include "ferrybus/tools/migrate/control.grpc.pb.h"
 #include "ferrybus/tools/migrate/machine_store.h"
 
@@ -30,6 +35,10 @@ using migration::OutgoingOptions;
 using migration::ToGrpc;
 
 constexpr absl::Duration kShutdownTime = absl::Seconds(2);
+
+bool IsUnix(absl::string_view address) {
+  return absl::StartsWith(address, migration::kUnixPrefix);
+}
 
 OutgoingOptions ReadRequest(const v1::StartRequest& request) {
   OutgoingOptions options;
@@ -66,7 +75,11 @@ class MigrateDaemon::Service final : public v1::MigrateControl::Service {
         server_({.credentials = options.channel_credentials,
                  .silence_max = options.silence_max,
                  .limits = {}},
-                &store_, &book_) {}
+                &store_, &book_),
+        unix_server_({.address = options.listen_unix,
+                      .silence_max = options.silence_max,
+                      .shared_memory = migration::SharedMemoryRule::kFiles},
+                     &store_, &book_) {}
 
   absl::Status Begin();
   void End();
@@ -90,6 +103,9 @@ class MigrateDaemon::Service final : public v1::MigrateControl::Service {
   };
 
   absl::Status Listen();
+  absl::Status Recover(const std::string& machine);
+  absl::StatusOr<std::unique_ptr<migration::TargetConnection>> Connect(
+      OutgoingOptions& options) const;
   absl::Status StartOutgoing(OutgoingOptions options);
   void JoinFinished();
 
@@ -97,6 +113,7 @@ class MigrateDaemon::Service final : public v1::MigrateControl::Service {
   MachineStore store_;
   migration::MigrationBook book_;
   migration::MigrationServer server_;
+  migration::UnixServer unix_server_;
   std::unique_ptr<grpc::Server> grpc_;
   std::string address_;
   std::string advertised_;
@@ -117,13 +134,24 @@ absl::Status MigrateDaemon::Service::Begin() {
   absl::Status status = Listen();
   if (!status.ok()) return status;
   for (const std::string& machine : *prepared) {
-    status = server_.Recover(machine);
+    status = Recover(machine);
     if (!status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat(machine, ": ", status.message()));
     }
   }
   return absl::OkStatus();
+}
+
+// Asks over the transport that it came by.
+absl::Status MigrateDaemon::Service::Recover(const std::string& machine) {
+  absl::StatusOr<migration::OwnershipLedger*> ledger =
+      store_.FindLedger(machine);
+  if (!ledger.ok()) return ledger.status();
+  absl::StatusOr<migration::OwnershipRecord> record = (*ledger)->Load();
+  if (!record.ok()) return record.status();
+  return IsUnix(record->peer) ? unix_server_.Recover(machine)
+                              : server_.Recover(machine);
 }
 
 absl::Status MigrateDaemon::Service::Listen() {
@@ -140,7 +168,7 @@ absl::Status MigrateDaemon::Service::Listen() {
   address_ = absl::StrCat(options_.listen.substr(0, options_.listen.rfind(':')),
                           ":", port);
   advertised_ = options_.advertise.empty() ? address_ : options_.advertise;
-  return absl::OkStatus();
+  return options_.listen_unix.empty() ? absl::OkStatus() : unix_server_.Start();
 }
 
 void MigrateDaemon::Service::End() {
@@ -153,6 +181,7 @@ void MigrateDaemon::Service::End() {
   for (const auto& each : outgoing) each->migration->RequestCancel();
   for (const auto& each : outgoing) each->thread.join();
   server_.Stop();
+  unix_server_.Stop();
   if (grpc_ != nullptr) {
     grpc_->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownTime));
     grpc_->Wait();
@@ -166,11 +195,27 @@ grpc::Status MigrateDaemon::Service::Start(grpc::ServerContext* /*context*/,
                                            const v1::StartRequest* request,
                                            v1::StartReply* reply) {
   OutgoingOptions options = ReadRequest(*request);
-  options.target = {request->to(), options_.channel_credentials};
-  options.own_address = advertised_;
   options.source.silence_max = options_.silence_max;
   reply->set_migration_id(options.source.migration_id);
   return ToGrpc(StartOutgoing(std::move(options)));
+}
+
+absl::StatusOr<std::unique_ptr<migration::TargetConnection>>
+MigrateDaemon::Service::Connect(OutgoingOptions& options) const {
+  const std::string& to = options.source.peer;
+  if (!IsUnix(to)) {
+    return migration::MakeGrpcConnection({to, options_.channel_credentials},
+                                         advertised_, options.source.limits);
+  }
+  if (options_.listen_unix.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this daemon does not listen at ", migration::kUnixPrefix,
+                     "/PATH, where the target could ask what was decided"));
+  }
+  options.source.share_memory = true;
+  options.streams = 1;
+  return migration::MakeUnixConnection(to, options_.listen_unix,
+                                       options.source.limits);
 }
 
 absl::Status MigrateDaemon::Service::StartOutgoing(OutgoingOptions options) {
@@ -178,12 +223,16 @@ absl::Status MigrateDaemon::Service::StartOutgoing(OutgoingOptions options) {
   if (is_ending_) return absl::UnavailableError("the daemon stops");
   JoinFinished();
   const std::string machine = options.source.machine;
+  absl::StatusOr<std::unique_ptr<migration::TargetConnection>> connection =
+      Connect(options);
+  if (!connection.ok()) return connection.status();
   absl::StatusOr<MachineStore::Departure> departure =
       store_.BeginDeparture(machine);
   if (!departure.ok()) return departure.status();
   auto outgoing = std::make_unique<Outgoing>();
   outgoing->migration = std::make_unique<OutgoingMigration>(
-      options, departure->devices, departure->ledger, &book_);
+      options, *std::move(connection), departure->devices, departure->ledger,
+      &book_);
   outgoing->thread = std::thread([this, machine, out = outgoing.get()] {
     const MigrationProgress result = out->migration->Run();
     store_.EndDeparture(machine, result.phase == migration::SourcePhase::kDone);
@@ -208,7 +257,7 @@ void MigrateDaemon::Service::JoinFinished() {
 grpc::Status MigrateDaemon::Service::List(grpc::ServerContext* /*context*/,
                                           const v1::ListRequest* /*request*/,
                                           v1::ListReply* reply) {
-  const std::vector<migration::v1::MigrationReport> moving = book_.Running();
+  const std::vector<migration::MigrationReport> moving = book_.Running();
   for (const MachineStore::Entry& entry : store_.List()) {
     v1::MachineState* state = reply->add_machines();
     state->set_name(entry.name);
@@ -218,11 +267,11 @@ grpc::Status MigrateDaemon::Service::List(grpc::ServerContext* /*context*/,
     state->set_epoch(entry.record.epoch);
     state->set_peer(entry.record.peer);
     state->set_status(entry.status);
-    for (const migration::v1::MigrationReport& report : moving) {
-      if (report.machine() != entry.name) continue;
-      state->set_phase(report.phase());
-      state->set_reason(report.reason());
-      state->set_peer(report.peer());
+    for (const migration::MigrationReport& report : moving) {
+      if (report.machine != entry.name) continue;
+      state->set_phase(report.phase);
+      state->set_reason(migration::ReportToProto(report).reason());
+      state->set_peer(report.peer);
     }
   }
   return grpc::Status::OK;
@@ -231,10 +280,14 @@ grpc::Status MigrateDaemon::Service::List(grpc::ServerContext* /*context*/,
 grpc::Status MigrateDaemon::Service::Resolve(grpc::ServerContext* /*context*/,
                                              const v1::ResolveRequest* request,
                                              v1::ResolveReply* /*reply*/) {
-  return ToGrpc(
-      server_.Settle(request->machine(), request->take_over()
-                                             ? migration::Decision::kCommitted
-                                             : migration::Decision::kAborted));
+  const migration::Decision decision = request->take_over()
+                                           ? migration::Decision::kCommitted
+                                           : migration::Decision::kAborted;
+  // It is with one of them, if at all.
+  if (unix_server_.Settle(request->machine(), decision).ok()) {
+    return grpc::Status::OK;
+  }
+  return ToGrpc(server_.Settle(request->machine(), decision));
 }
 
 // ----

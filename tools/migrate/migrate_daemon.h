@@ -32,6 +32,8 @@ struct NewMachine {
 struct DaemonOptions {
   std::string listen;     // HOST:PORT; port 0: any
   std::string advertise;  // how other hosts reach it; empty: as `listen`
+  // unix:/PATH, for machines of other daemons of this host; empty: none.
+  std::string listen_unix;
   std::string state_folder;
   std::shared_ptr<grpc::ChannelCredentials> channel_credentials;
   std::shared_ptr<grpc::ServerCredentials> server_credentials;

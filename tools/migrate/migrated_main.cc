@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -42,6 +43,7 @@ constexpr char kFooter[] =
 struct Arguments {
   DaemonOptions daemon;
   TlsArguments tls;
+  std::vector<std::string> listen;
   std::vector<std::string> machines;
   std::string images = ".";
   double silence_seconds = 30;
@@ -75,11 +77,30 @@ absl::StatusOr<NewMachine> ParseMachine(const std::string& text) {
                                     ": name= and kind= are needed");
 }
 
+// One address of each kind.
+absl::Status ReadAddresses(const std::vector<std::string>& listen,
+                           DaemonOptions* options) {
+  for (const std::string& address : listen) {
+    std::string& place = absl::StartsWith(address, "unix:")
+                             ? options->listen_unix
+                             : options->listen;
+    if (!place.empty()) {
+      return absl::InvalidArgumentError("--listen " + address +
+                                        ": one of this kind is enough");
+    }
+    place = address;
+  }
+  if (options->listen.empty()) options->listen = "127.0.0.1:7070";
+  return absl::OkStatus();
+}
+
 // Until somebody ends it.
 int Serve(Arguments& arguments) {
   absl::StatusOr<TlsCredentials> credentials = LoadCredentials(arguments.tls);
   if (!credentials.ok()) return Cannot(credentials.status());
   DaemonOptions& options = arguments.daemon;
+  const absl::Status addresses = ReadAddresses(arguments.listen, &options);
+  if (!addresses.ok()) return Cannot(addresses);
   options.channel_credentials = credentials->channel;
   options.server_credentials = credentials->server;
   options.silence_max = absl::Seconds(arguments.silence_seconds);
@@ -126,9 +147,10 @@ int main(int argc, char** argv) {
                "ferrybus-migrated");
   app.footer(kFooter);
   Arguments arguments;
-  app.add_option("--listen", arguments.daemon.listen,
-                 "HOST:PORT to listen on; port 0 takes any")
-      ->default_val("127.0.0.1:7070");
+  app.add_option("--listen", arguments.listen,
+                 "HOST:PORT to listen on; port 0 takes any (default: "
+                 "127.0.0.1:7070); and unix:/PATH, as well, for daemons of "
+                 "this host, which hand over memory without copying");
   app.add_option("--advertise", arguments.daemon.advertise,
                  "HOST:PORT where other hosts reach this daemon, also later, "
                  "to ask what was decided (default: as --listen)");

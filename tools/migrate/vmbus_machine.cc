@@ -20,7 +20,7 @@
 #include "ferrybus/channel/protocols/accelerator.h"
 #include "ferrybus/channel/protocols/device_classes.h"
 #include "ferrybus/savestate/migration/dirty_bitmap.h"
-#include "ferrybus/savestate/migration/shadow_memory.h"
+#include "ferrybus/tools/migrate/guest_device.h"
 #include "ferrybus/tools/migrate/guest_link.h"
 #include "ferrybus/tools/migrate/vmbus_parts.h"
 #include "ferrybus/vsp/bus.h"
@@ -48,71 +48,19 @@ absl::Span<const std::byte> BytesOf(const uint64_t& value) {
   return {reinterpret_cast<const std::byte*>(&value), sizeof(value)};
 }
 
-class VmbusMachine;
-
-// RAM, and the guest's process.
-class GuestDevice final : public migration::Migratable {
- public:
-  GuestDevice(VmbusMachine* machine, std::string parameters,
-              absl::Span<std::byte> ram)
-      : machine_(machine),
-        parameters_(std::move(parameters)),
-        ram_(ram),
-        shadow_(1, ram) {}
-
-  std::string name() const override { return "guest"; }
-  migration::Capabilities capabilities() const override {
-    return {.live_migration = true};
-  }
-  std::vector<migration::Segment> segments() const override {
-    return {{.id = 1, .ranges = {{0, ram_.size()}}}};
-  }
-  migration::DirtyTracking* dirty_tracking() override { return &shadow_; }
-  std::string CreationParameters() const override { return parameters_; }
-  absl::Status Prepare(migration::Role) override { return absl::OkStatus(); }
-  void End() override {}
-  savestate::SizeAnswer SaveImmutable(absl::Span<std::byte>) override {
-    return savestate::SizeAnswer::Ok(0);
-  }
-  absl::Status RestoreImmutable(absl::Span<const std::byte> data) override {
-    return Nothing(data);
-  }
-  absl::Status ReadMemory(uint32_t, uint64_t offset,
-                          absl::Span<std::byte> out) override {
-    return shadow_.Read(offset, out);
-  }
-  absl::Status WriteMemory(uint32_t, uint64_t offset,
-                           absl::Span<const std::byte> data) override {
-    return shadow_.Write(offset, data);
-  }
-  absl::StatusOr<bool> Pause() override;
-  savestate::SizeAnswer SaveMutable(absl::Span<std::byte>) override {
-    return savestate::SizeAnswer::Ok(0);
-  }
-  absl::Status RestoreMutable(absl::Span<const std::byte> data) override {
-    return Nothing(data);
-  }
-  void Retire() override;
-  void Resume() override;
-
- private:
-  static absl::Status Nothing(absl::Span<const std::byte> data) {
-    if (data.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(data.size(), " bytes of state, must be none"));
-  }
-
-  VmbusMachine* const machine_;
-  const std::string parameters_;
-  const absl::Span<std::byte> ram_;
-  migration::ShadowMemory shadow_;
+// Memory of another process of this host; as it has none: zeros.
+struct SharedParts {
+  UniqueFd ram;
+  UniqueFd vram;
 };
 
-class VmbusMachine final : public Machine, public vsp::BusOwner {
+class VmbusMachine final : public Machine,
+                           public vsp::BusOwner,
+                           public GuestOwner {
  public:
   static absl::StatusOr<std::unique_ptr<VmbusMachine>> Make(
       const VmbusSetup& setup, const std::string& folder,
-      const std::string& image_path, bool is_target);
+      const std::string& image_path, bool is_target, SharedParts shared = {});
   ~VmbusMachine() override;
 
   std::vector<migration::PendingPages*> devices() override;
@@ -120,16 +68,19 @@ class VmbusMachine final : public Machine, public vsp::BusOwner {
   void Stop() override;
   std::string Status() const override;
 
-  // Of GuestDevice.
-  absl::StatusOr<bool> PauseGuest();
-  void ResumeGuest();
-  void RetireGuest();
+  // GuestOwner.
+  absl::StatusOr<bool> PauseGuest() override;
+  void ResumeGuest() override;
+  void RetireGuest() override;
 
  private:
   explicit VmbusMachine(VmbusSetup setup) : setup_(std::move(setup)) {}
 
+  absl::Status MakeMemory(SharedParts shared);
   absl::Status MakeParts(const std::string& folder,
-                         const std::string& image_path, bool is_target);
+                         const std::string& image_path, bool is_target,
+                         migration::MemoryOrigin origin);
+  absl::Status MakePages(migration::MemoryOrigin origin);
   absl::Status MakeDisk(const std::string& image_path)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnableInterrupts();
@@ -181,33 +132,44 @@ class VmbusMachine final : public Machine, public vsp::BusOwner {
   std::thread thread_;
 };
 
-absl::StatusOr<bool> GuestDevice::Pause() { return machine_->PauseGuest(); }
-void GuestDevice::Resume() { machine_->ResumeGuest(); }
-void GuestDevice::Retire() { machine_->RetireGuest(); }
-
 // ---- Making one
 
 absl::StatusOr<std::unique_ptr<VmbusMachine>> VmbusMachine::Make(
     const VmbusSetup& setup, const std::string& folder,
-    const std::string& image_path, bool is_target) {
+    const std::string& image_path, bool is_target, SharedParts shared) {
   auto machine = absl::WrapUnique(new VmbusMachine(setup));
-  absl::Status status = machine->MakeParts(folder, image_path, is_target);
+  const migration::MemoryOrigin origin =
+      shared.ram.valid() || shared.vram.valid()
+          ? migration::MemoryOrigin::kUnknown
+          : migration::MemoryOrigin::kZeros;
+  absl::Status status = machine->MakeMemory(std::move(shared));
+  if (!status.ok()) return status;
+  status = machine->MakeParts(folder, image_path, is_target, origin);
   if (!status.ok()) return status;
   machine->StartThread();
   return machine;
 }
 
-absl::Status VmbusMachine::MakeParts(const std::string& folder,
-                                     const std::string& image_path,
-                                     bool is_target) {
-  image_path_ = image_path;
-  wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  auto ram = MemfdGuestMemory::Create(setup_.ram_bytes);
+absl::Status VmbusMachine::MakeMemory(SharedParts shared) {
+  auto ram = shared.ram.valid() ? MemfdGuestMemory::Map(std::move(shared.ram))
+                                : MemfdGuestMemory::Create(setup_.ram_bytes);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
-  auto vram = Vram::Make(setup_.vram_bytes);
+  auto vram = shared.vram.valid()
+                  ? Vram::Map(std::move(shared.vram), setup_.vram_bytes)
+                  : Vram::Make(setup_.vram_bytes);
   if (!vram.ok()) return vram.status();
   vram_ = *std::move(vram);
+  if (!ram_->Translate(0, setup_.ram_bytes).empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError("RAM is smaller than the machine's");
+}
+
+absl::Status VmbusMachine::MakeParts(const std::string& folder,
+                                     const std::string& image_path,
+                                     bool is_target,
+                                     migration::MemoryOrigin origin) {
+  image_path_ = image_path;
+  wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 
   absl::MutexLock lock(&mutex_);
   auto link = GuestLink::Listen(absl::StrCat(folder, "/guest.sock"));
@@ -219,16 +181,18 @@ absl::Status VmbusMachine::MakeParts(const std::string& folder,
       std::vector<migration::DirtySegment>{
           {.id = 1, .size_bytes = setup_.vram_bytes}});
   accelerator_ = std::make_unique<vsp::Accelerator>(
-      vsp::AcceleratorOptions{
-          .segments = {{.id = 1, .memory = vram_->memory()}},
-          .on_work = [this] { Wake(); }},
+      vsp::AcceleratorOptions{.segments = {{.id = 1,
+                                            .memory = vram_->memory(),
+                                            .file = vram_->file()}},
+                              .on_work = [this] { Wake(); }},
       table_.get(), dirty_.get());
   absl::Status status = MakeDisk(image_path);
   if (!status.ok()) return status;
   queue_ = std::make_unique<vsp::AcceleratorDevice>(accelerator_.get());
 
   guest_device_ = std::make_unique<GuestDevice>(
-      this, VmbusSetupText(setup_), ram_->Translate(0, setup_.ram_bytes));
+      this, VmbusSetupText(setup_), ram_->Translate(0, setup_.ram_bytes),
+      ram_->file());
   accelerator_device_ = std::make_unique<vsp::AcceleratorMigratable>(
       vsp::AcceleratorMigratableOptions{},
       vsp::VirtualFunctionParts{.accelerator = accelerator_.get(),
@@ -241,15 +205,8 @@ absl::Status VmbusMachine::MakeParts(const std::string& folder,
   }
   bus_device_ =
       std::make_unique<vsp::BusMigratable>("vmbus", bus_options, this, &mutex_);
-  for (migration::Migratable* device :
-       std::initializer_list<migration::Migratable*>{
-           guest_device_.get(), accelerator_device_.get(), bus_device_.get()}) {
-    auto pages = migration::PendingPages::Create(
-        device, migration::MemoryOrigin::kZeros);
-    if (!pages.ok()) return pages.status();
-    pages_.push_back(*std::move(pages));
-  }
-  if (is_target) return absl::OkStatus();
+  status = MakePages(origin);
+  if (!status.ok() || is_target) return status;
   bus_ = std::make_unique<vsp::Bus>(vsp::BusOptions(), ram_.get(), &doorbell_);
   for (const vsp::DeviceOffer& offer : Offers()) {
     absl::Status offered = bus_->Offer(offer.params, offer.device).status();
@@ -257,6 +214,17 @@ absl::Status VmbusMachine::MakeParts(const std::string& folder,
   }
   EnableInterrupts();
   return table_->Resume();
+}
+
+absl::Status VmbusMachine::MakePages(migration::MemoryOrigin origin) {
+  for (migration::Migratable* device :
+       std::initializer_list<migration::Migratable*>{
+           guest_device_.get(), accelerator_device_.get(), bus_device_.get()}) {
+    auto pages = migration::PendingPages::Create(device, origin);
+    if (!pages.ok()) return pages.status();
+    pages_.push_back(*std::move(pages));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status VmbusMachine::MakeDisk(const std::string& image_path) {
@@ -471,13 +439,22 @@ bool VmbusKind::Takes(const migration::Hello& hello) const {
 
 absl::StatusOr<std::unique_ptr<Machine>> VmbusKind::CreateTarget(
     const std::string& folder, const migration::Hello& hello,
-    bool is_recovery) {
+    std::vector<UniqueFd> shared, bool is_recovery) {
   if (is_recovery) return Attach(hello.machine, folder);
   absl::StatusOr<VmbusSetup> setup =
       ParseVmbusSetup(hello.devices[0].creation_parameters);
   if (!setup.ok()) return setup.status();
-  return VmbusMachine::Make(
-      *setup, folder, absl::StrCat(images_folder_, "/", setup->image), true);
+  // In the order of the devices.
+  SharedParts parts;
+  size_t next = 0;
+  for (size_t device : {0, 1}) {
+    const auto& segments = hello.devices[device].segments;
+    if (segments.size() != 1 || !segments[0].is_shared) continue;
+    (device == 0 ? parts.ram : parts.vram) = std::move(shared[next++]);
+  }
+  return VmbusMachine::Make(*setup, folder,
+                            absl::StrCat(images_folder_, "/", setup->image),
+                            /*is_target=*/true, std::move(parts));
 }
 
 }  // namespace ferrybus::migrate_tool

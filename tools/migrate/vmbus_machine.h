@@ -26,6 +26,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "ferrybus/tools/migrate/machine.h"
@@ -46,7 +47,7 @@ class VmbusKind final : public MachineKind {
   bool Takes(const migration::Hello& hello) const override;
   absl::StatusOr<std::unique_ptr<Machine>> CreateTarget(
       const std::string& folder, const migration::Hello& hello,
-      bool is_recovery) override;
+      std::vector<UniqueFd> shared, bool is_recovery) override;
 
  private:
   const std::string images_folder_;

@@ -2,7 +2,10 @@
 
 #include "ferrybus/tools/migrate/vmbus_parts.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
@@ -80,13 +83,33 @@ absl::StatusOr<VmbusSetup> ParseVmbusSetup(const std::string& text) {
 }
 
 absl::StatusOr<std::unique_ptr<Vram>> Vram::Make(uint64_t size_bytes) {
+  UniqueFd file(memfd_create("ferrybus-vram", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file.valid() ||
+      ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0 ||
+      fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+    return absl::ErrnoToStatus(errno, "memory of the accelerator");
+  }
+  return Map(std::move(file), size_bytes);
+}
+
+absl::StatusOr<std::unique_ptr<Vram>> Vram::Map(UniqueFd file,
+                                                uint64_t size_bytes) {
+  const int seals = fcntl(file.get(), F_GET_SEALS);
+  struct stat info = {};
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 ||
+      fstat(file.get(), &info) != 0 ||
+      static_cast<uint64_t>(info.st_size) != size_bytes) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("memory of the accelerator: must be a memfd of ",
+                     size_bytes, " bytes with F_SEAL_SHRINK"));
+  }
   void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_SHARED | MAP_NORESERVE, file.get(), 0);
   if (memory == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, "memory of the accelerator");
   }
   return absl::WrapUnique(
-      new Vram({static_cast<std::byte*>(memory), size_bytes}));
+      new Vram(std::move(file), {static_cast<std::byte*>(memory), size_bytes}));
 }
 
 Vram::~Vram() { munmap(memory_.data(), memory_.size()); }

@@ -16,6 +16,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -23,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "ferrybus/channel/doorbell.h"
+#include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/vsp/virtual_function/msix_table.h"
 
 namespace ferrybus::migrate_tool {
@@ -84,15 +86,22 @@ class LateDoorbell final : public Doorbell {
   std::set<uint32_t> missed_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Anonymous memory of zeros.
+// Memory that another process of this host can map: a memfd.
 class Vram {
  public:
+  // Zeros.
   static absl::StatusOr<std::unique_ptr<Vram>> Make(uint64_t size_bytes);
+  // Another process's, of this size, which cannot shrink.
+  static absl::StatusOr<std::unique_ptr<Vram>> Map(UniqueFd file,
+                                                   uint64_t size_bytes);
   ~Vram();
   absl::Span<std::byte> memory() const { return memory_; }
+  int file() const { return file_.get(); }
 
  private:
-  explicit Vram(absl::Span<std::byte> memory) : memory_(memory) {}
+  Vram(UniqueFd file, absl::Span<std::byte> memory)
+      : file_(std::move(file)), memory_(memory) {}
+  const UniqueFd file_;
   const absl::Span<std::byte> memory_;
 };
 

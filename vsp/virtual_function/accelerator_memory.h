@@ -22,6 +22,8 @@ struct AcceleratorSegment {
   uint32_t id = 0;                  // from 1
   uint64_t page_size_bytes = 4096;  // of dirty tracking
   absl::Span<std::byte> memory;     // borrowed
+  // What all of it is mapped from, so that another process can; borrowed.
+  int file = -1;
 };
 
 // Null: there is none.

@@ -94,6 +94,12 @@ std::vector<migration::Segment> AcceleratorMigratable::segments() const {
   return segments;
 }
 
+int AcceleratorMigratable::SharedMemory(uint32_t segment) {
+  const AcceleratorSegment* const found =
+      FindSegment(parts_.accelerator->segments(), segment);
+  return found == nullptr ? -1 : found->file;
+}
+
 AcceleratorIdentity AcceleratorMigratable::Identity() const {
   AcceleratorIdentity identity = options_.identity;
   identity.vectors =

@@ -83,6 +83,7 @@ class AcceleratorMigratable final : public migration::Migratable {
   savestate::SizeAnswer SaveImmutable(absl::Span<std::byte> out) override;
   absl::Status ReadMemory(uint32_t segment, uint64_t offset_bytes,
                           absl::Span<std::byte> out) override;
+  int SharedMemory(uint32_t segment) override;
   absl::StatusOr<bool> Pause() override;
   savestate::SizeAnswer SaveMutable(absl::Span<std::byte> out) override;
   absl::Status Confirm() override;

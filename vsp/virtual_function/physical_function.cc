@@ -57,8 +57,10 @@ bool Overlap(const FunctionResource& a, const FunctionResource& b) {
 }  // namespace
 
 VirtualFunction::VirtualFunction(const VirtualFunctionParams& params,
-                                 absl::Span<const AcceleratorSegment> segments)
-    : interrupts_({.vectors = params.vectors}, params.host, params.device),
+                                 absl::Span<const AcceleratorSegment> segments,
+                                 std::vector<ScatteredMemory> scattered)
+    : scattered_(std::move(scattered)),
+      interrupts_({.vectors = params.vectors}, params.host, params.device),
       dirty_(DirtySegments(segments)),
       config_(&interrupts_),
       accelerator_(OptionsOf(params, segments), &interrupts_, &dirty_) {}
@@ -217,8 +219,8 @@ absl::Status PhysicalFunction::CheckResource(
       FindSegment(options_.segments, resource.segment);
   const accelerator::Place place = {resource.segment, 0, resource.offset_bytes};
   if (segment == nullptr || resource.size_bytes == 0 ||
-      resource.offset_bytes % segment->page_size_bytes != 0 ||
-      resource.size_bytes % segment->page_size_bytes != 0 ||
+      resource.offset_bytes % PageBytes(*segment) != 0 ||
+      resource.size_bytes % PageBytes(*segment) != 0 ||
       FindMemory(options_.segments, place, resource.size_bytes) == nullptr) {
     return InvalidArgument(
         index,
@@ -240,6 +242,31 @@ absl::Status PhysicalFunction::CheckResource(
   return absl::OkStatus();
 }
 
+// Of one function: beside each other.
+absl::Status PhysicalFunction::CheckParts(
+    uint32_t index, absl::Span<const FunctionResource> resources) const {
+  for (size_t i = 0; i < resources.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (resources[i].segment != resources[j].segment) continue;
+      const uint32_t segment = resources[i].segment;
+      if (options_.scatter_page_bytes == 0) {
+        return InvalidArgument(index,
+                               absl::StrCat("segment ", segment, " twice"));
+      }
+      if (FindSegment(options_.segments, segment)->file < 0) {
+        return FailedPrecondition(
+            index, absl::StrCat("segment ", segment,
+                                " has no file: it cannot be scattered"));
+      }
+      if (Overlap(resources[i], resources[j])) {
+        return InvalidArgument(index, absl::StrCat("the same pages of segment ",
+                                                   segment, " twice"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PhysicalFunction::SetResources(
     uint32_t index, absl::Span<const FunctionResource> resources) {
   absl::MutexLock lock(&mu_);
@@ -250,24 +277,34 @@ absl::Status PhysicalFunction::SetResources(
         index, "resources are set before it is powered or moved");
   }
   if (resources.empty()) return InvalidArgument(index, "no resources");
-  std::vector<AcceleratorSegment> segments;
+  std::map<uint32_t, std::vector<ScatteredMemory::Piece>> pieces;
   for (const FunctionResource& resource : resources) {
     if (absl::Status status = CheckResource(index, resource); !status.ok()) {
       return status;
     }
-    if (FindSegment(segments, resource.segment) != nullptr) {
-      return InvalidArgument(
-          index, absl::StrCat("segment ", resource.segment, " twice"));
+    pieces[resource.segment].push_back(
+        {resource.offset_bytes, resource.size_bytes});
+  }
+  absl::Status status = CheckParts(index, resources);
+  if (!status.ok()) return status;
+  std::vector<AcceleratorSegment> segments;
+  std::vector<ScatteredMemory> scattered;
+  for (const auto& [id, parts] : pieces) {
+    const AcceleratorSegment& whole = *FindSegment(options_.segments, id);
+    absl::Span<std::byte> memory =
+        whole.memory.subspan(parts[0].offset_bytes, parts[0].size_bytes);
+    if (parts.size() > 1) {
+      absl::StatusOr<ScatteredMemory> map =
+          ScatteredMemory::Map(whole.file, parts);
+      if (!map.ok()) return map.status();
+      memory = map->memory();
+      scattered.push_back(*std::move(map));
     }
-    const AcceleratorSegment& whole =
-        *FindSegment(options_.segments, resource.segment);
-    segments.push_back(
-        {whole.id, whole.page_size_bytes,
-         whole.memory.subspan(resource.offset_bytes, resource.size_bytes)});
+    segments.push_back({whole.id, whole.page_size_bytes, memory});
   }
   (*function)->resources.assign(resources.begin(), resources.end());
-  (*function)->parts =
-      std::make_shared<VirtualFunction>((*function)->params, segments);
+  (*function)->parts = std::make_shared<VirtualFunction>(
+      (*function)->params, segments, std::move(scattered));
   return absl::OkStatus();
 }
 

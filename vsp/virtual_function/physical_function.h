@@ -25,12 +25,14 @@
 //   for (;;) device.RunPeriod();
 //
 // Source: DxgkDdiCreateVirtualGpu, -DestroyVirtualGpu, -SetVirtualGpuResources,
-// -SetVirtualFunctionPowerState, -SetVirtualFunctionPauseState,
-// -ResetVirtualFunction, -ReadVirtualFunctionConfig.
+// -SetVirtualGpuResources2, -SetVirtualFunctionPowerState,
+// -SetVirtualFunctionPauseState, -ResetVirtualFunction,
+// -ReadVirtualFunctionConfig.
 
 #ifndef FERRYBUS_VSP_VIRTUAL_FUNCTION_PHYSICAL_FUNCTION_H_
 #define FERRYBUS_VSP_VIRTUAL_FUNCTION_PHYSICAL_FUNCTION_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -51,6 +53,7 @@
 #include "ferrybus/vsp/virtual_function/config_space.h"
 #include "ferrybus/vsp/virtual_function/msix_table.h"
 #include "ferrybus/vsp/virtual_function/paging_budget.h"
+#include "ferrybus/vsp/virtual_function/scattered_memory.h"
 
 namespace ferrybus::vsp {
 
@@ -58,6 +61,10 @@ struct PhysicalFunctionOptions {
   std::vector<AcceleratorSegment> segments = {};
   uint32_t steps_per_period = 1000;
   uint32_t functions_max = 64;
+  // A function may get several parts of a segment, in pages of this size, and
+  // sees them as one, in their order; the segment's memory has a file then.  A
+  // multiple of the system's page and of the segments'.  0: one part.
+  uint64_t scatter_page_bytes = 0;
 };
 
 struct VirtualFunctionParams {
@@ -93,8 +100,10 @@ struct FunctionInfo {
 // What a function is made of, once it has resources.
 class VirtualFunction {
  public:
+  // `scattered`: what some of the segments' memory is.
   VirtualFunction(const VirtualFunctionParams& params,
-                  absl::Span<const AcceleratorSegment> segments);
+                  absl::Span<const AcceleratorSegment> segments,
+                  std::vector<ScatteredMemory> scattered = {});
 
   Accelerator& accelerator() { return accelerator_; }
   MsixTable& interrupts() { return interrupts_; }
@@ -102,6 +111,7 @@ class VirtualFunction {
   ConfigSpace& config() { return config_; }
 
  private:
+  const std::vector<ScatteredMemory> scattered_;
   MsixTable interrupts_;
   migration::DirtyBitmap dirty_;
   ConfigSpace config_;
@@ -121,9 +131,10 @@ class PhysicalFunction {
 
   // All of these: NotFound, if there is no such function.
   absl::StatusOr<FunctionInfo> GetInfo(uint32_t index) const;
-  // At most one part of each segment.  InvalidArgument: none, not whole pages,
-  // outside, twice the same segment, or another function's.
-  // FailedPrecondition: it was powered already, or is being moved.
+  // At most one part of each segment, unless they may be scattered.
+  // InvalidArgument: none, not whole pages, outside, twice the same segment or
+  // the same pages, or another function's.  FailedPrecondition: it was powered
+  // already, is being moved, or the segment cannot be scattered.
   absl::Status SetResources(uint32_t index,
                             absl::Span<const FunctionResource> resources);
   // FailedPrecondition: it has no resources.
@@ -161,9 +172,14 @@ class PhysicalFunction {
   absl::StatusOr<Function*> FindReady(uint32_t index) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   uint32_t AssignedSteps() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  uint64_t PageBytes(const AcceleratorSegment& segment) const {
+    return std::max(segment.page_size_bytes, options_.scatter_page_bytes);
+  }
   absl::Status CheckResource(uint32_t index,
                              const FunctionResource& resource) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CheckParts(uint32_t index,
+                          absl::Span<const FunctionResource> resources) const;
   std::vector<Turn> PlanPeriod() ABSL_LOCKS_EXCLUDED(mu_);
 
   const PhysicalFunctionOptions options_;

@@ -2,7 +2,11 @@
 
 #include "ferrybus/vsp/virtual_function/physical_function.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -365,6 +369,155 @@ TEST(PhysicalFunctionTest, OneDeviceIsSourceAndTargetWhileOthersWork) {
   EXPECT_EQ(right.first[0], std::byte{1});
   EXPECT_EQ(left.first[4 * kPartBytes], std::byte{2});
   EXPECT_EQ(left.Steps(2), 200 * kPartBytes / 4096);
+}
+
+// -- A scattered reserve ------------------------------------------------------
+
+// Memory with a file, and two functions.
+struct ScatteredDevice {
+  static constexpr uint64_t kBytes = 16 * kPartBytes;
+
+  explicit ScatteredDevice(uint64_t scatter_page_bytes = kPartBytes)
+      : file(memfd_create("test", MFD_CLOEXEC)) {
+    EXPECT_EQ(ftruncate(file, kBytes), 0);
+    void* const mapped =
+        mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    EXPECT_NE(mapped, MAP_FAILED);
+    memory = {static_cast<std::byte*>(mapped), kBytes};
+    physical = std::make_unique<PhysicalFunction>(PhysicalFunctionOptions{
+        .segments = {{1, 4096, memory, file},
+                     {2, 4096, absl::MakeSpan(without_file)}},
+        .scatter_page_bytes = scatter_page_bytes});
+    for (uint32_t i : {0, 1}) {
+      EXPECT_TRUE(physical
+                      ->Create(i, {.share_steps = 300,
+                                   .vectors = 2,
+                                   .host = &interrupts,
+                                   .device = &interrupts})
+                      .ok());
+    }
+  }
+  ~ScatteredDevice() {
+    physical = nullptr;
+    munmap(memory.data(), memory.size());
+    close(file);
+  }
+
+  // Executes a fill of all that a function has.
+  void Fill(uint32_t index, uint64_t size_bytes, uint64_t value) {
+    const auto function = *physical->Find(index);
+    function->accelerator().SetPort(&port);
+    accelerator::Command command = {};
+    command.op = accelerator::Op::kFill;
+    command.target.segment = 1;
+    command.size_bytes = size_bytes;
+    command.value = value;
+    ASSERT_TRUE(function->accelerator().Submit(command, 0, [](uint64_t) {}));
+    while (function->accelerator().Run(1000) > 0) {
+    }
+  }
+  uint64_t ValueAt(uint64_t part) const {
+    uint64_t value = 0;
+    std::memcpy(&value, &memory[part * kPartBytes + 8], sizeof(value));
+    return value;
+  }
+
+  const int file;
+  absl::Span<std::byte> memory;
+  std::vector<std::byte> without_file = std::vector<std::byte>(2 * kPartBytes);
+  NoAnswers port;
+  RecordingHost interrupts{1, 2};
+  std::unique_ptr<PhysicalFunction> physical;
+};
+
+FunctionResource PartOf(uint64_t part, uint64_t parts = 1) {
+  return {1, part * kPartBytes, parts * kPartBytes};
+}
+
+// doc:MG36
+TEST(ScatteredReserveTest, FunctionSeesItsPiecesAsOne) {
+  ScatteredDevice device;
+  ASSERT_TRUE(
+      device.physical->SetResources(0, {PartOf(9), PartOf(2, 2), PartOf(15)})
+          .ok());
+  ASSERT_TRUE(device.physical->SetResources(1, {PartOf(10), PartOf(0)}).ok());
+  for (uint32_t i : {0, 1}) {
+    ASSERT_TRUE(device.physical->SetPower(i, true).ok());
+  }
+  const AcceleratorSegment& segment =
+      (*device.physical->Find(0))->accelerator().segments()[0];
+  EXPECT_EQ(segment.memory.size(), 4 * kPartBytes);
+  device.Fill(0, 4 * kPartBytes, 77);
+  device.Fill(1, 2 * kPartBytes, 88);
+  for (uint64_t part = 0; part < 16; ++part) {
+    const bool is_first = part == 9 || part == 2 || part == 3 || part == 15;
+    const bool is_second = part == 10 || part == 0;
+    EXPECT_EQ(device.ValueAt(part), is_first    ? 77u
+                                    : is_second ? 88u
+                                                : 0u)
+        << part;
+  }
+  // In the order in which they were given.
+  segment.memory[0] = std::byte{1};
+  segment.memory[kPartBytes] = std::byte{2};
+  segment.memory[3 * kPartBytes] = std::byte{3};
+  EXPECT_EQ(device.memory[9 * kPartBytes], std::byte{1});
+  EXPECT_EQ(device.memory[2 * kPartBytes], std::byte{2});
+  EXPECT_EQ(device.memory[15 * kPartBytes], std::byte{3});
+}
+
+// A move sends the pages as the function has them, wherever they lie.
+// doc:MG36 doc:MG12
+TEST(ScatteredReserveTest, MovesIntoAnotherScatter) {
+  ScatteredDevice from;
+  ScatteredDevice to;
+  ASSERT_TRUE(
+      from.physical->SetResources(0, {PartOf(9), PartOf(2), PartOf(5)}).ok());
+  ASSERT_TRUE(to.physical->SetResources(0, {PartOf(1, 2), PartOf(14)}).ok());
+  AcceleratorMigratable source({}, *from.physical->PartsOf(0));
+  AcceleratorMigratable target({}, *to.physical->PartsOf(0));
+  EXPECT_EQ(source.segments()[0].ranges, target.segments()[0].ranges);
+  for (uint64_t part : {9, 2, 5}) {
+    from.memory[part * kPartBytes + 100] = std::byte(part);
+  }
+  ASSERT_TRUE(source.Prepare(Role::kSource).ok());
+  ASSERT_TRUE(target.Prepare(Role::kTarget).ok());
+  std::vector<std::byte> bytes(3 * kPartBytes);
+  ASSERT_TRUE(source.ReadMemory(1, 0, absl::MakeSpan(bytes)).ok());
+  std::vector<std::byte> identity(4096);
+  const auto size = source.SaveImmutable(absl::MakeSpan(identity));
+  identity.resize(size.bytes.value_or(0));
+  ASSERT_TRUE(target.RestoreImmutable(identity).ok());
+  ASSERT_TRUE(target.WriteMemory(1, 0, bytes).ok());
+  EXPECT_EQ(to.memory[1 * kPartBytes + 100], std::byte{9});
+  EXPECT_EQ(to.memory[2 * kPartBytes + 100], std::byte{2});
+  EXPECT_EQ(to.memory[14 * kPartBytes + 100], std::byte{5});
+  source.End();
+  target.End();
+}
+
+// doc:MG36
+TEST(ScatteredReserveTest, WrongPartsAreRefused) {
+  ScatteredDevice device;
+  PhysicalFunction& its = *device.physical;
+  const auto set = [&](std::vector<FunctionResource> parts) {
+    return its.SetResources(0, parts).code();
+  };
+  EXPECT_EQ(set({PartOf(1, 2), PartOf(2)}), Code::kInvalidArgument);
+  EXPECT_EQ(set({PartOf(1), PartOf(1)}), Code::kInvalidArgument);
+  EXPECT_EQ(set({PartOf(1), PartOf(16)}), Code::kInvalidArgument);
+  EXPECT_EQ(set({{1, 4096, kPartBytes}}), Code::kInvalidArgument);
+  EXPECT_EQ(set({{1, 0, kPartBytes}, {1, kPartBytes, 4096}}),
+            Code::kInvalidArgument);
+  EXPECT_EQ(set({{2, 0, kPartBytes}, {2, kPartBytes, kPartBytes}}),
+            Code::kFailedPrecondition);
+  EXPECT_EQ(set({PartOf(1), PartOf(3)}), Code::kOk);
+  EXPECT_EQ(its.SetResources(1, {PartOf(2), PartOf(3)}).code(),
+            Code::kInvalidArgument);
+  EXPECT_EQ(its.SetResources(1, {PartOf(2), PartOf(4)}).code(), Code::kOk);
+  ScatteredDevice whole(/*scatter_page_bytes=*/0);
+  EXPECT_EQ(whole.physical->SetResources(0, {PartOf(1), PartOf(3)}).code(),
+            Code::kInvalidArgument);
 }
 
 }  // namespace

@@ -3,9 +3,6 @@
 // The gRPC service of a host: takes machines that come, answers what became of
 // those that left, and how migrations go.
 //
-// A machine that is prepared when its source is lost is asked about, again and
-// again, in a thread of its own: so it goes also after a restart.
-//
 // Ownership: borrows registry and book, which outlive it.
 // Thread safety: all methods, from any thread; Stop() before the gRPC server
 // shuts down, and that before this object ends.
@@ -30,30 +27,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "ferrybus/savestate/migration/grpc/migration_book.h"
+#include "ferrybus/savestate/migration/host/arrivals.h"
+#include "ferrybus/savestate/migration/host/migration_book.h"
 #include "ferrybus/savestate/migration/migration_target.h"
 
 namespace ferrybus::migration {
-
-// The machines of a host, by name.
-class MachineRegistry {
- public:
-  virtual ~MachineRegistry() = default;
-
-  struct Arrival {
-    TargetHost* host = nullptr;
-    // Used from several threads.
-    OwnershipLedger* ledger = nullptr;
-  };
-  // A machine that wants to come, or that was prepared by the process before.
-  // A failure refuses it.
-  virtual absl::StatusOr<Arrival> BeginArrival(const std::string& machine) = 0;
-  // It is not touched any more.  `is_running`: it has arrived.
-  virtual void EndArrival(const std::string& machine, bool is_running) = 0;
-  // Used from several threads, as long as the registry.  NotFound.
-  virtual absl::StatusOr<OwnershipLedger*> FindLedger(
-      const std::string& machine) = 0;
-};
 
 struct ServerOptions {
   // To ask other hosts with.
@@ -75,11 +53,8 @@ class MigrationServer {
   // The service, and the limits of its server.
   void AddTo(grpc::ServerBuilder* builder);
 
-  // For a machine whose ledger says kPrepared, when the process begins.
+  // As Arrivals.
   absl::Status Recover(const std::string& machine);
-  // What an operator says of an undecided machine whose source is gone for
-  // good.  If it is not, there may be two owners.  FailedPrecondition: it is
-  // not undecided.
   absl::Status Settle(const std::string& machine, Decision decision);
 
   // Ends what is under way; what is undecided stays so, on the disk.

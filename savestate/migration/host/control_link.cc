@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "ferrybus/savestate/migration/grpc/control_link.h"
+#include "ferrybus/savestate/migration/host/control_link.h"
 
 #include <utility>
 
@@ -18,12 +18,12 @@ ControlLink::ControlLink(Stream stream) : stream_(std::move(stream)) {
 
 ControlLink::~ControlLink() { Close(absl::ZeroDuration()); }
 
-void ControlLink::Send(std::string bytes) {
+void ControlLink::Send(LinkMessage message) {
   absl::MutexLock lock(&mutex_);
-  to_send_.push_back(std::move(bytes));
+  to_send_.push_back(std::move(message));
 }
 
-std::optional<std::string> ControlLink::Receive(absl::Duration timeout) {
+std::optional<LinkMessage> ControlLink::Receive(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return is_poked_ || is_read_ended_ || !received_.empty();
@@ -31,9 +31,9 @@ std::optional<std::string> ControlLink::Receive(absl::Duration timeout) {
   mutex_.AwaitWithTimeout(absl::Condition(&is_due), timeout);
   is_poked_ = false;
   if (received_.empty()) return std::nullopt;
-  std::string bytes = std::move(received_.front());
+  LinkMessage message = std::move(received_.front());
   received_.pop_front();
-  return bytes;
+  return message;
 }
 
 bool ControlLink::is_ended() const {
@@ -52,12 +52,11 @@ void ControlLink::ReadAll() {
     absl::MutexLock lock(&mutex_);
     is_open_ = true;
   }
-  std::string bytes;
-  while (stream_.read(&bytes)) {
+  LinkMessage message;
+  while (stream_.read(&message)) {
     absl::MutexLock lock(&mutex_);
     if (is_closing_) continue;  // only its end is of interest
-    received_.push_back(std::move(bytes));
-    bytes.clear();
+    received_.push_back(std::exchange(message, {}));
     auto has_room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return is_closing_ || received_.size() < kReceivedMax;
     };
@@ -69,7 +68,7 @@ void ControlLink::ReadAll() {
 
 void ControlLink::WriteAll() {
   while (true) {
-    std::string bytes;
+    LinkMessage message;
     {
       absl::MutexLock lock(&mutex_);
       auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -77,10 +76,10 @@ void ControlLink::WriteAll() {
       };
       mutex_.Await(absl::Condition(&is_due));
       if (to_send_.empty()) break;
-      bytes = std::move(to_send_.front());
+      message = std::move(to_send_.front());
       to_send_.pop_front();
     }
-    if (!stream_.write(bytes)) break;  // the reader hears of it
+    if (!stream_.write(message)) break;  // the reader hears of it
   }
   stream_.writes_done();
   absl::MutexLock lock(&mutex_);

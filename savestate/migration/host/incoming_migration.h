@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// A machine on its way to this host: runs a MigrationTarget over gRPC.
+// A machine on its way to this host: runs a MigrationTarget over a link.
 //
 // Ownership: borrows host and ledger of the target.
 // Thread safety: Serve() and Settle() from one thread after the other; the
 // others from any thread, OnBlock() until both have returned.
 // Trust: what comes in is a peer's, checked by the target.
 
-#ifndef FERRYBUS_SAVESTATE_MIGRATION_GRPC_INCOMING_MIGRATION_H_
-#define FERRYBUS_SAVESTATE_MIGRATION_GRPC_INCOMING_MIGRATION_H_
+#ifndef FERRYBUS_SAVESTATE_MIGRATION_HOST_INCOMING_MIGRATION_H_
+#define FERRYBUS_SAVESTATE_MIGRATION_HOST_INCOMING_MIGRATION_H_
 
-#include <grpcpp/server_context.h>
-
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,12 +20,20 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "ferrybus/savestate/migration/grpc/channel.h"
-#include "ferrybus/savestate/migration/grpc/control_link.h"
-#include "ferrybus/savestate/migration/grpc/migration_book.h"
+#include "ferrybus/savestate/migration/host/control_link.h"
+#include "ferrybus/savestate/migration/host/migration_book.h"
 #include "ferrybus/savestate/migration/migration_target.h"
 
 namespace ferrybus::migration {
+
+// At a time, of one migration.
+inline constexpr int kStreamsMax = 16;
+
+// Asks the host at `peer` what it decided, as a source.  Unavailable,
+// DeadlineExceeded: ask again.  May block for some seconds.
+using DecisionAsker = std::function<absl::StatusOr<Decision>(
+    const std::string& peer, const std::string& machine,
+    const std::string& migration_id)>;
 
 class IncomingMigration final : public Moving {
  public:
@@ -36,17 +43,19 @@ class IncomingMigration final : public Moving {
   ~IncomingMigration() override = default;
 
   // From the hello on, until it runs here, has failed, or is undecided.
-  void Serve(ControlLink& link, const std::string& hello);
+  void Serve(ControlLink& link, LinkMessage hello);
   // In a process that finds kPrepared in its ledger.
   absl::Status Recover(const OwnershipRecord& record);
   // Asks until the decision is known, or Stop().
-  void Settle(const std::shared_ptr<grpc::ChannelCredentials>& credentials);
+  void Settle(const DecisionAsker& ask);
 
   void OnBlock(const std::string& bytes);
 
-  // The streams of blocks, while they run.  ResourceExhausted.
-  absl::Status AddStream(grpc::ServerContext* context);
-  void RemoveStream(grpc::ServerContext* context, bool is_broken);
+  // The streams of blocks, while they run: what ends one, from any thread,
+  // which is also its name.  ResourceExhausted.
+  using CancelStream = std::function<void()>;
+  absl::Status AddStream(const CancelStream* stream);
+  void RemoveStream(const CancelStream* stream, bool is_broken);
   // Those that are left have nothing to bring any more.
   void CancelStreams();
 
@@ -60,7 +69,7 @@ class IncomingMigration final : public Moving {
   const std::string& machine() const { return options_.machine; }
 
   // Moving.
-  v1::MigrationReport Report() const override;
+  MigrationReport Report() const override;
   void RequestCancel() override;
   bool IsUndecidedSource() const override { return false; }
 
@@ -86,11 +95,11 @@ class IncomingMigration final : public Moving {
   mutable absl::Mutex mutex_;
   ControlLink* link_ ABSL_GUARDED_BY(mutex_) = nullptr;
   Wishes wishes_ ABSL_GUARDED_BY(mutex_);
-  std::vector<grpc::ServerContext*> streams_ ABSL_GUARDED_BY(mutex_);
+  std::vector<const CancelStream*> streams_ ABSL_GUARDED_BY(mutex_);
   // Why the source could not be asked.
   absl::Status asked_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ferrybus::migration
 
-#endif  // FERRYBUS_SAVESTATE_MIGRATION_GRPC_INCOMING_MIGRATION_H_
+#endif  // FERRYBUS_SAVESTATE_MIGRATION_HOST_INCOMING_MIGRATION_H_

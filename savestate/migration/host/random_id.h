@@ -5,8 +5,8 @@
 //
 // Ownership: none.  Thread safety: a pure function.
 
-#ifndef FERRYBUS_SAVESTATE_MIGRATION_GRPC_RANDOM_ID_H_
-#define FERRYBUS_SAVESTATE_MIGRATION_GRPC_RANDOM_ID_H_
+#ifndef FERRYBUS_SAVESTATE_MIGRATION_HOST_RANDOM_ID_H_
+#define FERRYBUS_SAVESTATE_MIGRATION_HOST_RANDOM_ID_H_
 
 #include <sys/random.h>
 
@@ -29,4 +29,4 @@ inline std::string NewRandomId() {
 
 }  // namespace ferrybus::migration
 
-#endif  // FERRYBUS_SAVESTATE_MIGRATION_GRPC_RANDOM_ID_H_
+#endif  // FERRYBUS_SAVESTATE_MIGRATION_HOST_RANDOM_ID_H_

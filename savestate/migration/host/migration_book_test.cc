@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "ferrybus/savestate/migration/grpc/migration_book.h"
+#include "ferrybus/savestate/migration/host/migration_book.h"
 
 #include <string>
 
@@ -15,12 +15,8 @@ class FakeMoving final : public Moving {
   FakeMoving(const std::string& machine, const std::string& id)
       : machine_(machine), id_(id) {}
 
-  v1::MigrationReport Report() const override {
-    v1::MigrationReport report;
-    report.set_machine(machine_);
-    report.set_migration_id(id_);
-    report.set_phase(phase);
-    return report;
+  MigrationReport Report() const override {
+    return {.migration_id = id_, .machine = machine_, .phase = phase};
   }
   void RequestCancel() override { is_cancelled = true; }
   bool IsUndecidedSource() const override { return is_undecided; }
@@ -34,17 +30,9 @@ class FakeMoving final : public Moving {
   const std::string id_;
 };
 
-v1::MigrationName ById(const std::string& id) {
-  v1::MigrationName name;
-  name.set_migration_id(id);
-  return name;
-}
+MigrationName ById(const std::string& id) { return {.migration_id = id}; }
 
-v1::MigrationName Of(const std::string& machine) {
-  v1::MigrationName name;
-  name.set_machine(machine);
-  return name;
-}
+MigrationName Of(const std::string& machine) { return {.machine = machine}; }
 
 TEST(MigrationBookTest, OneMigrationForAMachine) {
   MigrationBook book;
@@ -70,8 +58,8 @@ TEST(MigrationBookTest, AnswersAfterTheEndAndForgetsTheOldest) {
     book.End(&moving);
   }
   EXPECT_TRUE(absl::IsNotFound(book.Query(ById("0")).status()));
-  EXPECT_EQ(book.Query(ById("1"))->phase(), "end 1");
-  EXPECT_EQ(book.Query(Of("vm"))->phase(), "end 2");
+  EXPECT_EQ(book.Query(ById("1"))->phase, "end 1");
+  EXPECT_EQ(book.Query(Of("vm"))->phase, "end 2");
   EXPECT_TRUE(absl::IsFailedPrecondition(book.Cancel(ById("2"))));
   EXPECT_TRUE(absl::IsNotFound(book.Cancel(Of("nobody"))));
 }

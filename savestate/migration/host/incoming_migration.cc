@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: MIT
 
-#include "ferrybus/savestate/migration/grpc/incoming_migration.h"
+#include "ferrybus/savestate/migration/host/incoming_migration.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "ferrybus/savestate/migration/grpc/outgoing_migration.h"
+#include "absl/time/clock.h"
 
 namespace ferrybus::migration {
 namespace {
 
 constexpr absl::Duration kPollTime = absl::Milliseconds(50);
 constexpr absl::Duration kClosePatience = absl::Seconds(2);
-constexpr absl::Duration kAskTime = absl::Seconds(5);
 constexpr absl::Duration kAskAgainMin = absl::Milliseconds(100);
 constexpr absl::Duration kAskAgainMax = absl::Seconds(5);
 
 absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+// They are the target's now.
+std::vector<int> Release(LinkMessage& message) {
+  std::vector<int> descriptors;
+  for (savestate::UniqueFd& each : message.descriptors) {
+    descriptors.push_back(each.Release());
+  }
+  return descriptors;
 }
 
 }  // namespace
@@ -34,22 +42,23 @@ bool IncomingMigration::IsServed() const {
   return !target_.is_finished() && target_.phase() != TargetPhase::kUndecided;
 }
 
-void IncomingMigration::Serve(ControlLink& link, const std::string& hello) {
+void IncomingMigration::Serve(ControlLink& link, LinkMessage hello) {
   {
     absl::MutexLock lock(&mutex_);
     link_ = &link;
   }
-  target_.OnMessage(AsBytes(hello), {}, absl::Now());
+  target_.OnMessage(AsBytes(hello.bytes), Release(hello), absl::Now());
   bool is_connected = true;
   while (true) {
     while (std::optional<std::string> reply = target_.TakeMessage()) {
-      link.Send(*std::move(reply));
+      link.Send({.bytes = *std::move(reply)});
     }
     if (!IsServed()) break;
     if (!is_connected) {
       absl::SleepFor(kPollTime);
-    } else if (std::optional<std::string> bytes = link.Receive(kPollTime)) {
-      target_.OnMessage(AsBytes(*bytes), {}, absl::Now());
+    } else if (std::optional<LinkMessage> message = link.Receive(kPollTime)) {
+      target_.OnMessage(AsBytes(message->bytes), Release(*message),
+                        absl::Now());
     } else if (link.is_ended()) {
       is_connected = false;
       target_.OnDisconnected(absl::UnavailableError("the source is gone"),
@@ -80,10 +89,7 @@ absl::Status IncomingMigration::Recover(const OwnershipRecord& record) {
   return target_.Recover(record, absl::Now());
 }
 
-void IncomingMigration::Settle(
-    const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
-  const std::shared_ptr<grpc::Channel> channel =
-      MakeChannel({options_.peer, credentials}, options_.limits);
+void IncomingMigration::Settle(const DecisionAsker& ask) {
   absl::Duration again = kAskAgainMin;
   while (!target_.is_finished()) {
     const Wishes wishes = TakeWishes();
@@ -92,7 +98,7 @@ void IncomingMigration::Settle(
       target_.OnDecision(*wishes.decision, absl::Now());
     } else if (phase() == TargetPhase::kUndecided) {
       absl::StatusOr<Decision> decision =
-          AskDecision(channel, options_.machine, migration_id_, kAskTime);
+          ask(options_.peer, options_.machine, migration_id_);
       absl::Status asked = decision.status();
       if (decision.ok()) {
         target_.OnDecision(*decision, absl::Now());
@@ -123,21 +129,21 @@ void IncomingMigration::OnBlock(const std::string& bytes) {
   Poke();
 }
 
-absl::Status IncomingMigration::AddStream(grpc::ServerContext* context) {
+absl::Status IncomingMigration::AddStream(const CancelStream* stream) {
   absl::MutexLock lock(&mutex_);
   if (link_ == nullptr) return absl::UnavailableError("the migration is over");
   if (streams_.size() >= kStreamsMax) {
     return absl::ResourceExhaustedError(
         absl::StrCat("at most ", kStreamsMax, " streams of blocks"));
   }
-  streams_.push_back(context);
+  streams_.push_back(stream);
   return absl::OkStatus();
 }
 
-void IncomingMigration::RemoveStream(grpc::ServerContext* context,
+void IncomingMigration::RemoveStream(const CancelStream* stream,
                                      bool is_broken) {
   absl::MutexLock lock(&mutex_);
-  streams_.erase(std::remove(streams_.begin(), streams_.end(), context),
+  streams_.erase(std::remove(streams_.begin(), streams_.end(), stream),
                  streams_.end());
   wishes_.is_stream_broken |= is_broken;
   Poke();
@@ -145,7 +151,7 @@ void IncomingMigration::RemoveStream(grpc::ServerContext* context,
 
 void IncomingMigration::CancelStreams() {
   absl::MutexLock lock(&mutex_);
-  for (grpc::ServerContext* context : streams_) context->TryCancel();
+  for (const CancelStream* stream : streams_) (*stream)();
 }
 
 // ---- Others
@@ -178,25 +184,23 @@ void IncomingMigration::RequestCancel() {
   Poke();
 }
 
-v1::MigrationReport IncomingMigration::Report() const {
-  v1::MigrationReport report;
-  report.set_migration_id(migration_id_);
-  report.set_machine(options_.machine);
-  report.set_peer(options_.peer);
-  report.set_role(v1::MigrationReport::ROLE_TARGET);
+MigrationReport IncomingMigration::Report() const {
   const TargetPhase phase = target_.phase();
-  report.set_phase(std::string(TargetPhaseName(phase)));
-  report.set_is_finished(target_.is_finished());
-  report.set_is_handed_over(phase == TargetPhase::kStarting ||
-                            phase == TargetPhase::kRunning);
-  absl::Status status = target_.status();
+  MigrationReport report = {.migration_id = migration_id_,
+                            .machine = options_.machine,
+                            .peer = options_.peer,
+                            .role = MigrationRole::kTarget,
+                            .phase = std::string(TargetPhaseName(phase)),
+                            .is_finished = target_.is_finished(),
+                            .is_handed_over = phase == TargetPhase::kStarting ||
+                                              phase == TargetPhase::kRunning,
+                            .status = target_.status()};
   absl::MutexLock lock(&mutex_);
   if (phase == TargetPhase::kUndecided && !asked_.ok()) {
-    status = absl::Status(
-        asked_.code(), absl::StrCat(status.message(), "; asked ", options_.peer,
-                                    ": ", asked_.message()));
+    report.status = absl::Status(
+        asked_.code(), absl::StrCat(report.status.message(), "; asked ",
+                                    options_.peer, ": ", asked_.message()));
   }
-  WriteStatus(status, &report);
   return report;
 }
 

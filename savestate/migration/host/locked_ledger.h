@@ -6,8 +6,8 @@
 // Ownership: of the ledger.
 // Thread safety: all methods, from any thread.
 
-#ifndef FERRYBUS_SAVESTATE_MIGRATION_GRPC_LOCKED_LEDGER_H_
-#define FERRYBUS_SAVESTATE_MIGRATION_GRPC_LOCKED_LEDGER_H_
+#ifndef FERRYBUS_SAVESTATE_MIGRATION_HOST_LOCKED_LEDGER_H_
+#define FERRYBUS_SAVESTATE_MIGRATION_HOST_LOCKED_LEDGER_H_
 
 #include <memory>
 #include <utility>
@@ -39,4 +39,4 @@ class LockedLedger final : public OwnershipLedger {
 
 }  // namespace ferrybus::migration
 
-#endif  // FERRYBUS_SAVESTATE_MIGRATION_GRPC_LOCKED_LEDGER_H_
+#endif  // FERRYBUS_SAVESTATE_MIGRATION_HOST_LOCKED_LEDGER_H_

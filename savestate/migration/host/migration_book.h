@@ -8,9 +8,11 @@
 // Thread safety: all methods, from any thread.
 // Cost: remembers a bounded number of reports.
 
-#ifndef FERRYBUS_SAVESTATE_MIGRATION_GRPC_MIGRATION_BOOK_H_
-#define FERRYBUS_SAVESTATE_MIGRATION_GRPC_MIGRATION_BOOK_H_
+#ifndef FERRYBUS_SAVESTATE_MIGRATION_HOST_MIGRATION_BOOK_H_
+#define FERRYBUS_SAVESTATE_MIGRATION_HOST_MIGRATION_BOOK_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <string>
 #include <vector>
@@ -19,16 +21,39 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "ferrybus/savestate/migration/grpc/transport.pb.h"
 #include "ferrybus/savestate/migration/migration_progress.h"
 
 namespace ferrybus::migration {
+
+enum class MigrationRole : uint8_t { kSource, kTarget };
+
+// How a migration goes, or how it went.
+struct MigrationReport {
+  std::string migration_id = {};
+  std::string machine = {};
+  std::string peer = {};
+  MigrationRole role = MigrationRole::kSource;
+  std::string phase = {};
+  bool is_finished = false;
+  // The machine is the target's.
+  bool is_handed_over = false;
+  // Why it failed, or what it waits for.
+  absl::Status status = {};
+  // What only the source knows.
+  MigrationProgress progress = {};
+};
+
+// By id, or the latest one of a machine.
+struct MigrationName {
+  std::string migration_id = {};
+  std::string machine = {};
+};
 
 // A migration under way.  Its methods do not block.
 class Moving {
  public:
   virtual ~Moving() = default;
-  virtual v1::MigrationReport Report() const = 0;
+  virtual MigrationReport Report() const = 0;
   virtual void RequestCancel() = 0;
   // This host is the source, and has not decided yet.
   virtual bool IsUndecidedSource() const = 0;
@@ -45,10 +70,9 @@ class MigrationBook {
   void End(Moving* moving);
 
   // By id, or the latest of the machine.  NotFound.
-  absl::StatusOr<v1::MigrationReport> Query(
-      const v1::MigrationName& name) const;
-  absl::Status Cancel(const v1::MigrationName& name);
-  std::vector<v1::MigrationReport> Running() const;
+  absl::StatusOr<MigrationReport> Query(const MigrationName& name) const;
+  absl::Status Cancel(const MigrationName& name);
+  std::vector<MigrationReport> Running() const;
   // This host is the source of it, and has not decided.
   bool IsUndecided(const std::string& migration_id) const;
 
@@ -61,15 +85,9 @@ class MigrationBook {
   const size_t finished_max_;
   mutable absl::Mutex mutex_;
   std::vector<Entry> running_ ABSL_GUARDED_BY(mutex_);
-  std::deque<v1::MigrationReport> finished_ ABSL_GUARDED_BY(mutex_);
+  std::deque<MigrationReport> finished_ ABSL_GUARDED_BY(mutex_);
 };
-
-// Fills in what a source knows.
-void WriteProgress(const MigrationProgress& progress,
-                   v1::MigrationReport* report);
-void WriteStatus(const absl::Status& status, v1::MigrationReport* report);
-absl::Status StatusOf(const v1::MigrationReport& report);
 
 }  // namespace ferrybus::migration
 
-#endif  // FERRYBUS_SAVESTATE_MIGRATION_GRPC_MIGRATION_BOOK_H_
+#endif  // FERRYBUS_SAVESTATE_MIGRATION_HOST_MIGRATION_BOOK_H_
