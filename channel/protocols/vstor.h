@@ -159,6 +159,12 @@ struct ProtocolVersion {
 };
 static_assert(sizeof(ProtocolVersion) == 4);
 
+// Body of kCreateMultiChannels.
+struct SubChannelRequest {
+  uint16_t count;
+};
+static_assert(sizeof(SubChannelRequest) == 2);
+
 template <typename T>
 T GetBody(const Packet& packet) {
   static_assert(sizeof(T) <= kBodyBytes && std::is_trivially_copyable_v<T>);

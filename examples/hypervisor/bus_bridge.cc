@@ -23,6 +23,17 @@ constexpr uint32_t kMessageVp = 0;
 // modes.
 constexpr int kSlotRetryMs = 1;
 
+void TakeAll(MessageSocket& socket, std::vector<SocketMessage>* messages) {
+  while (true) {
+    const absl::StatusOr<SocketMessage> message = socket.Receive();
+    if (message.ok()) {
+      messages->push_back(*message);
+    } else if (!absl::IsInvalidArgument(message.status())) {
+      return;
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BusBridge>> BusBridge::Open(Port port,
@@ -87,26 +98,30 @@ void BusBridge::NoteTargetVp(absl::Span<const std::byte> message) {
 
 bool BusBridge::DeliverMessages() {
   while (true) {
-    if (!waiting_.has_value()) {
+    if (waiting_.empty()) {
       const absl::StatusOr<SocketMessage> message = messages_.Receive();
       if (absl::IsInvalidArgument(message.status())) continue;
       if (!message.ok()) return true;
-      waiting_ = *message;
+      waiting_.push_back(*message);
     }
-    if (synic_->PostMessage(kMessageVp, waiting_->payload()) ==
+    if (synic_->PostMessage(kMessageVp, waiting_.front().payload()) ==
         Synic::Delivery::kSlotBusy) {
       return false;
     }
-    waiting_.reset();
+    waiting_.pop_front();
   }
+}
+
+void BusBridge::DeliverSignals() {
+  receiver_.Take([this](uint32_t channel_id) {
+    synic_->SetEventFlag(target_vps_[channel_id], channel_id);
+  });
 }
 
 void BusBridge::Run() {
   while (!stopping_) {
     const bool all_delivered = DeliverMessages();
-    receiver_.Take([this](uint32_t channel_id) {
-      synic_->SetEventFlag(target_vps_[channel_id], channel_id);
-    });
+    DeliverSignals();
     pollfd fds[] = {
         {receiver_.wait_fd(), POLLIN, 0},
         {stop_event_.get(), POLLIN, 0},
@@ -118,6 +133,42 @@ void BusBridge::Run() {
 void BusBridge::Stop() {
   stopping_ = true;
   (void)eventfd_write(stop_event_.get(), 1);
+}
+
+void BusBridge::Continue() {
+  stopping_ = false;
+  eventfd_t ignored;
+  (void)eventfd_read(stop_event_.get(), &ignored);
+}
+
+PortState BusBridge::Drain(const Port& host) {
+  PortState state;
+  DeliverSignals();
+  if (!DeliverMessages()) {
+    state.to_guest.assign(waiting_.begin(), waiting_.end());
+    waiting_.clear();
+    // Those behind the one that waits.
+    TakeAll(messages_, &state.to_guest);
+  }
+  MessageSocket to_host(host.messages.get(), MessageSocket::Role::kHost);
+  TakeAll(to_host, &state.to_host);
+  SignalReceiver(signals_, SignalDirection::kGuestToHost, host.host_event.get())
+      .Take([&](uint32_t channel_id) { state.signals.push_back(channel_id); });
+  for (uint32_t id = 0; id <= kMaxChannelId; ++id) {
+    if (target_vps_[id] != 0) state.target_vps.push_back({id, target_vps_[id]});
+  }
+  return state;
+}
+
+void BusBridge::Fill(const PortState& state) {
+  waiting_.assign(state.to_guest.begin(), state.to_guest.end());
+  for (const SocketMessage& message : state.to_host) {
+    (void)messages_.Send(message.connection_id, message.payload());
+  }
+  for (const uint32_t channel_id : state.signals) sender_.Ring(channel_id);
+  for (const PortState::TargetVp& target : state.target_vps) {
+    target_vps_[target.channel_id] = target.vp;
+  }
 }
 
 }  // namespace ferrybus::hypervisor

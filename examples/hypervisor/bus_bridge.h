@@ -18,9 +18,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -30,6 +30,7 @@
 #include "ferrybus/channel/transport/signal_page.h"
 #include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/examples/hypervisor/hypercalls.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 #include "ferrybus/examples/hypervisor/synic.h"
 
 namespace ferrybus::hypervisor {
@@ -47,12 +48,22 @@ class BusBridge final : public HypercallSink {
   // Carries what comes in until Stop().
   void Run();
   void Stop();
+  // After Stop(): it may run again.
+  void Continue();
+
+  // While it does not run, and neither guest nor host does: takes out what
+  // neither has taken, once the guest has all it can get.  `host` is the other
+  // end of the port.
+  PortState Drain(const Port& host);
+  // Puts it (back) in.
+  void Fill(const PortState& state);
 
  private:
   BusBridge(Port port, SignalPage signals, Synic* synic);
   void NoteTargetVp(absl::Span<const std::byte> message);
   // False: the guest has not taken the message before.
   bool DeliverMessages();
+  void DeliverSignals();
 
   Port port_;
   SignalPage signals_;
@@ -63,7 +74,7 @@ class BusBridge final : public HypercallSink {
   UniqueFd stop_event_;
   std::atomic<bool> stopping_ = false;
   std::mutex send_mutex_;
-  std::optional<SocketMessage> waiting_;  // for its slot
+  std::deque<SocketMessage> waiting_;  // for their slot
   // Which processor a channel wants to interrupt, by channel number.
   std::array<std::atomic<uint32_t>, kMaxChannelId + 1> target_vps_ = {};
 };

@@ -16,6 +16,7 @@
 #include "ferrybus/channel/transport/port.h"
 #include "ferrybus/examples/demo/control.h"
 #include "ferrybus/examples/hypervisor/devices.h"
+#include "ferrybus/examples/hypervisor/page_log.h"
 #include "ferrybus/savestate/checkpoint.h"
 #include "ferrybus/vsp/bus.h"
 #include "ferrybus/vsp/host_port.h"
@@ -36,6 +37,11 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+constexpr char kIsOpen[] = "is_open";
+constexpr char kSent[] = "sent";
+constexpr char kReceived[] = "received";
+constexpr char kWrong[] = "wrong";
+
 class Server final : public vsp::BusObserver {
  public:
   Server(const DeviceProcessOptions& options, Control* control)
@@ -52,6 +58,7 @@ class Server final : public vsp::BusObserver {
   // False: the process is to end.
   absl::StatusOr<bool> HandleCommand();
   absl::Status Move();
+  Json Status() const;
   void Pump();
   void Wait();
 
@@ -59,6 +66,8 @@ class Server final : public vsp::BusObserver {
   Control* const control_;
   // In the order of their lives: guest memory outlives the devices' I/O.
   std::unique_ptr<vsp::HostPort> port_;
+  std::unique_ptr<PageLog> page_log_;
+  std::unique_ptr<LoggedMemory> memory_;
   std::unique_ptr<Devices> devices_;
   std::unique_ptr<vsp::Bus> bus_;
   std::optional<savestate::CheckpointFolder> checkpoints_;
@@ -76,18 +85,29 @@ absl::Status Server::Open(const Json& go, Port port) {
       vsp::HostPort::Open(std::move(port));
   if (!opened.ok()) return opened.status();
   port_ = *std::move(opened);
+  const uint64_t pages = port_->memory()->page_count();
+  auto log = PageLog::Create(pages, PageLogPath(options_));
+  if (!log.ok()) return log.status();
+  page_log_ = *std::move(log);
+  memory_ = std::make_unique<LoggedMemory>(port_->memory(), page_log_.get());
   absl::StatusOr<std::unique_ptr<Devices>> devices =
-      Devices::Open(options_.image_path, options_.start_ns);
+      Devices::Open(options_.image_path, go["start_ns"], options_.vp_count);
   if (!devices.ok()) return devices.status();
   devices_ = *std::move(devices);
   auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);
   if (!folder.ok()) return folder.status();
   checkpoints_.emplace(*std::move(folder));
-  if (!go["socket"].is_null()) devices_->AddSocket(go["socket"]);
-  const absl::Status status = OpenBus(go["restore"]);
+  devices_->SetSubChannels(go["sub_channels"]);
+  const ProbeState probe = ProbeFromJson(go["socket"]);
+  if (probe.is_open != 0) devices_->AddSocket(probe);
+  const bool restore = go["restore"];
+  absl::Status status = OpenBus(restore);
   if (!status.ok()) return status;
-  control_->Send({{"event", "serving"}});
-  return absl::OkStatus();
+  control_->Send({{"event", "ready"}});
+  // Until then whoever saved it may go on instead.
+  status = control_->Receive(absl::Hours(24)).status();
+  if (status.ok() && restore) bus_->Start();
+  return status;
 }
 
 absl::Status Server::OpenBus(bool restore) {
@@ -95,8 +115,8 @@ absl::Status Server::OpenBus(bool restore) {
   options.connection.max_vp = options_.vp_count - 1;
   const std::vector<vsp::DeviceOffer> offers = devices_->Offers();
   if (!restore) {
-    bus_ = std::make_unique<vsp::Bus>(options, port_->memory(),
-                                      port_->doorbell(), this);
+    bus_ = std::make_unique<vsp::Bus>(options, memory_.get(), port_->doorbell(),
+                                      this);
     for (const vsp::DeviceOffer& offer : offers) {
       const absl::Status status =
           bus_->Offer(offer.params, offer.device).status();
@@ -108,11 +128,10 @@ absl::Status Server::OpenBus(bool restore) {
       checkpoints_->LoadNewest();
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<std::unique_ptr<vsp::Bus>> bus =
-      vsp::Bus::Restore(AsBytes(loaded->bytes), options, port_->memory(),
+      vsp::Bus::Restore(AsBytes(loaded->bytes), options, memory_.get(),
                         port_->doorbell(), offers, this);
   if (!bus.ok()) return bus.status();
   bus_ = *std::move(bus);
-  bus_->Start();
   return absl::OkStatus();
 }
 
@@ -124,6 +143,8 @@ void Server::Pump() {
 absl::Status Server::Run() {
   while (true) {
     Pump();
+    const absl::Status offered = devices_->OfferMore(*bus_);
+    if (!offered.ok()) return offered;
     Wait();
     pollfd command = {control_->fd(), POLLIN, 0};
     if (poll(&command, 1, 0) <= 0) continue;
@@ -150,11 +171,11 @@ absl::StatusOr<bool> Server::HandleCommand() {
   if (!message.ok()) return message.status();
   const std::string command = (*message)["command"];
   if (command == "status") {
-    control_->Send(devices_->Status());
+    control_->Send(Status());
     return true;
   }
   if (command == "connect") {
-    const vsp::DeviceOffer socket = devices_->AddSocket(Json());
+    const vsp::DeviceOffer socket = devices_->AddSocket();
     const absl::Status status =
         bus_->Offer(socket.params, socket.device).status();
     if (!status.ok()) return status;
@@ -172,6 +193,12 @@ absl::StatusOr<bool> Server::HandleCommand() {
     while ((*message)["wait_for_kill"] == true) pause();
   }
   return false;
+}
+
+Json Server::Status() const {
+  Json status = devices_->Status();
+  status["socket"] = ToJson(devices_->SocketState());
+  return status;
 }
 
 absl::Status Server::Move() {
@@ -195,7 +222,7 @@ absl::Status Server::Move() {
   const absl::StatusOr<uint64_t> generation =
       checkpoints_->Write(AsBytes(*saved));
   if (!generation.ok()) return generation.status();
-  Json status = devices_->Status();
+  Json status = Status();
   status["event"] = "saved";
   status["bytes"] = saved->size();
   status["in_flight"] = in_flight.incoming;
@@ -204,6 +231,24 @@ absl::Status Server::Move() {
 }
 
 }  // namespace
+
+std::string PageLogPath(const DeviceProcessOptions& options) {
+  return options.checkpoint_folder + ".pages";
+}
+
+Json ToJson(const ProbeState& probe) {
+  return {{kIsOpen, probe.is_open},
+          {kSent, probe.sent},
+          {kReceived, probe.received},
+          {kWrong, probe.wrong}};
+}
+
+ProbeState ProbeFromJson(const Json& json) {
+  return {.is_open = json[kIsOpen],
+          .sent = json[kSent],
+          .received = json[kReceived],
+          .wrong = json[kWrong]};
+}
 
 int RunDeviceProcess(const DeviceProcessOptions& options) {
   Control control((UniqueFd(kControlFd)));

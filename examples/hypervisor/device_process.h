@@ -4,12 +4,13 @@
 // running guest: a bus, until it is told to save itself and end.
 //
 // Commands on the control socket:
-//   {"command": "go", "restore": bool, "socket": object or null}, followed by
-//   the port
+//   {"command": "go", "restore": bool, "start_ns": number, "socket": object,
+//    "sub_channels": number}, followed by the port
+//   {"command": "start"}
 //   {"command": "connect"}
 //   {"command": "move", "wait_for_kill": bool}
 //   {"command": "status"}, {"command": "power_off"}, {"command": "stop"}
-// Answers: {"event": "serving" | "saved" | "status" | "failed", ...}.
+// Answers: {"event": "ready" | "saved" | "status" | "failed", ...}.
 
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_DEVICE_PROCESS_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_DEVICE_PROCESS_H_
@@ -17,14 +18,23 @@
 #include <cstdint>
 #include <string>
 
+#include "ferrybus/examples/demo/control.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
+
 namespace ferrybus::hypervisor {
 
 struct DeviceProcessOptions {
   std::string image_path;
   std::string checkpoint_folder;
-  int64_t start_ns = 0;  // Machine::start_ns()
   uint32_t vp_count = 1;
 };
+
+// Which pages of guest RAM the process may have written (PageLog).
+std::string PageLogPath(const DeviceProcessOptions& options);
+
+// The socket's part of messages.
+demo::Json ToJson(const ProbeState& probe);
+ProbeState ProbeFromJson(const demo::Json& json);
 
 // Runs until it has moved or was stopped.  The process's exit code.
 int RunDeviceProcess(const DeviceProcessOptions& options);

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/channel/transport/port.h"
+#include "ferrybus/savestate/checkpoint.h"
 
 namespace ferrybus::hypervisor {
 namespace {
@@ -18,12 +20,16 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 
 }  // namespace
 
-absl::StatusOr<Child> DeviceSupervisor::StartStandby() const {
-  return Child::Start({"--role=devices",
-                       absl::StrCat("--disk=", options_.image_path),
-                       absl::StrCat("--state=", options_.checkpoint_folder),
-                       absl::StrCat("--start-ns=", options_.start_ns),
-                       absl::StrCat("--cpus=", options_.vp_count)});
+absl::Status DeviceSupervisor::StartStandby() {
+  if (has_standby_) return absl::OkStatus();
+  absl::StatusOr<Child> standby = Child::Start(
+      {"--role=devices", absl::StrCat("--disk=", options_.image_path),
+       absl::StrCat("--state=", options_.checkpoint_folder),
+       absl::StrCat("--cpus=", machine_->vp_count())});
+  if (!standby.ok()) return standby.status();
+  standby_ = *std::move(standby);
+  has_standby_ = true;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Json> DeviceSupervisor::Expect(const char* event) {
@@ -43,25 +49,37 @@ absl::StatusOr<Json> DeviceSupervisor::Expect(const char* event) {
   }
 }
 
-absl::Status DeviceSupervisor::Go(bool restore, const Json& socket) {
-  server_.control().Send(
-      {{"command", "go"}, {"restore", restore}, {"socket", socket}});
-  const absl::Status sent = SendPort(server_.control().fd(), *port_);
-  if (!sent.ok()) return sent;
-  return Expect("serving").status();
+absl::Status DeviceSupervisor::Go(bool restore) {
+  absl::Status status = StartStandby();
+  if (!status.ok()) return status;
+  server_ = std::move(standby_);
+  has_standby_ = false;
+  server_.control().Send({{"command", "go"},
+                          {"start_ns", machine_->start_ns()},
+                          {"restore", restore},
+                          {"socket", ToJson(probe_)},
+                          {"sub_channels", sub_channels_}});
+  status = SendPort(server_.control().fd(), machine_->host_port());
+  return status.ok() ? Expect("ready").status() : status;
 }
 
 absl::Status DeviceSupervisor::Start() {
-  absl::StatusOr<Child> server = StartStandby();
-  if (!server.ok()) return server.status();
-  server_ = *std::move(server);
-  return Go(/*restore=*/false, Json());
+  const absl::Status status = Go(/*restore=*/false);
+  if (status.ok()) Run();
+  return status;
 }
 
 absl::Status DeviceSupervisor::Replace(bool kill) {
+  absl::Status status = Save(kill);
+  if (status.ok()) status = Load();
+  if (status.ok()) Run();
+  return status;
+}
+
+absl::Status DeviceSupervisor::Save(bool kill) {
   // Ready before it is needed, so that starting it is no part of the pause.
-  absl::StatusOr<Child> standby = StartStandby();
-  if (!standby.ok()) return standby.status();
+  const absl::Status status = StartStandby();
+  if (!status.ok()) return status;
   server_.control().Send({{"command", "move"}, {"wait_for_kill", kill}});
   const absl::StatusOr<Json> saved = Expect("saved");
   if (!saved.ok()) return saved.status();
@@ -73,10 +91,34 @@ absl::Status DeviceSupervisor::Replace(bool kill) {
   }
   AddUp(*saved);
   totals_.in_flight_moved += (*saved)["in_flight"].get<uint64_t>();
-  server_ = *std::move(standby);
-  const absl::Status status = Go(/*restore=*/true, (*saved)["socket"]);
+  probe_ = ProbeFromJson((*saved)["socket"]);
+  sub_channels_ = (*saved)["sub_channels"];
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSupervisor::Load() {
+  const absl::Status status = Go(/*restore=*/true);
   if (status.ok()) ++totals_.replacements;
   return status;
+}
+
+absl::StatusOr<std::string> DeviceSupervisor::saved_bus() const {
+  auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);
+  if (!folder.ok()) return folder.status();
+  absl::StatusOr<savestate::LoadedCheckpoint> loaded = folder->LoadNewest();
+  if (!loaded.ok()) return loaded.status();
+  return std::move(loaded->bytes);
+}
+
+absl::Status DeviceSupervisor::StoreSaved(const ChannelsState& state) {
+  auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);
+  if (!folder.ok()) return folder.status();
+  probe_ = state.probe;
+  sub_channels_ = state.sub_channels;
+  return folder
+      ->Write({reinterpret_cast<const std::byte*>(state.bus.data()),
+               state.bus.size()})
+      .status();
 }
 
 void DeviceSupervisor::AddUp(const Json& status) {

@@ -2,7 +2,7 @@
 //
 // Starts the process that serves the guest's devices, and replaces it: the old
 // one saves itself and ends, or is killed, and the next goes on from the
-// checkpoint.  The guest is not told.
+// checkpoint, here or on another host.  The guest is not told.
 //
 // Thread safety: one thread, which must live as long as the processes (they
 // end with it).
@@ -16,9 +16,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "ferrybus/channel/transport/port.h"
 #include "ferrybus/examples/demo/control.h"
 #include "ferrybus/examples/hypervisor/device_process.h"
+#include "ferrybus/examples/hypervisor/machine.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 
 namespace ferrybus::hypervisor {
 
@@ -33,12 +34,33 @@ class DeviceSupervisor {
     std::vector<std::string> faults;  // channels that the guest broke
   };
 
-  // Borrows the host's end of the port.
-  DeviceSupervisor(const DeviceProcessOptions& options, const Port* port)
-      : options_(options), port_(port) {}
+  // Borrows the machine.
+  DeviceSupervisor(const DeviceProcessOptions& options, const Machine* machine)
+      : options_(options), machine_(machine) {}
+
+  // Has the next process ready to run, since it takes its time; or later.
+  absl::Status StartStandby();
 
   absl::Status Start();
+  // All three of the next ones.
   absl::Status Replace(bool kill);
+
+  // Ends the process, and has the next one ready to run.
+  absl::Status Save(bool kill);
+  // It takes the saved state over, or refuses it.
+  absl::Status Load();
+  // It serves.
+  void Run() { server_.control().Send({{"command", "start"}}); }
+
+  // What Save() left.
+  absl::StatusOr<std::string> saved_bus() const;
+  const ProbeState& saved_probe() const { return probe_; }
+  uint64_t saved_sub_channels() const { return sub_channels_; }
+  // What the Load() shall find, instead of a Save().
+  absl::Status StoreSaved(const ChannelsState& state);
+  // PageLog of the process that runs.
+  std::string page_log_path() const { return PageLogPath(options_); }
+
   // Json null: the process is gone.
   demo::Json Status();
   // Opens a socket to the guest, which listens.
@@ -50,14 +72,17 @@ class DeviceSupervisor {
   const Totals& totals() const { return totals_; }
 
  private:
-  absl::StatusOr<demo::Child> StartStandby() const;
-  absl::Status Go(bool restore, const demo::Json& socket);
+  absl::Status Go(bool restore);
   absl::StatusOr<demo::Json> Expect(const char* event);
   void AddUp(const demo::Json& status);
 
   const DeviceProcessOptions options_;
-  const Port* const port_;
+  const Machine* const machine_;
   demo::Child server_;
+  demo::Child standby_;
+  bool has_standby_ = false;
+  ProbeState probe_;
+  uint64_t sub_channels_ = 0;
   Totals totals_;
 };
 

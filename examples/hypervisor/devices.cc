@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -31,6 +32,13 @@ constexpr Guid kKeyValueInstance =
 constexpr int64_t kTickNs = 100'000'000;
 // Facts that Linux's daemon has, about.
 constexpr uint32_t kFactsMax = 32;
+
+OfferParams DiskParams() {
+  OfferParams disk;
+  disk.interface_type = kScsiInterface;
+  disk.interface_instance = kDiskInstance;
+  return disk;
+}
 
 // Plain characters only: the text is the guest's, and is printed.
 std::string Printable(std::u16string_view text) {
@@ -72,40 +80,45 @@ Devices::Devices(int64_t start_ns)
       kvp_(this) {}
 
 absl::StatusOr<std::unique_ptr<Devices>> Devices::Open(
-    const std::string& image_path, int64_t start_ns) {
+    const std::string& image_path, int64_t start_ns, uint32_t vp_count) {
   std::unique_ptr<Devices> devices(new Devices(start_ns));
   auto backend = vsp::OpenBlockBackend(image_path, {});
   if (!backend.ok()) return backend.status();
   devices->engine_ = (*backend)->info().description;
-  auto disk = vsp::StorageDevice::Create(*std::move(backend),
-                                         {.serial = "ferrybus-root"});
+  vsp::StorageDeviceOptions options;
+  options.serial = "ferrybus-root";
+  options.sub_channels_max = static_cast<uint16_t>(
+      std::min<uint32_t>(vp_count - 1, vsp::kSubChannelsMax));
+  auto disk = vsp::StorageDevice::Create(*std::move(backend), options);
   if (!disk.ok()) return disk.status();
   devices->disk_ = *std::move(disk);
+  devices->sub_channels_.emplace(devices->disk_.get(), DiskParams());
   return devices;
 }
 
 std::vector<vsp::DeviceOffer> Devices::Offers() {
-  OfferParams disk;
-  disk.interface_type = kScsiInterface;
-  disk.interface_instance = kDiskInstance;
   std::vector<vsp::DeviceOffer> offers = {
-      {disk, disk_.get()},
+      {DiskParams(), disk_.get()},
       {heartbeat_.Params(kHeartbeatInstance), &heartbeat_},
       {shutdown_.Params(kShutdownInstance), &shutdown_},
       {time_sync_.Params(kTimeSyncInstance), &time_sync_},
       {kvp_.Params(kKeyValueInstance), &kvp_}};
   if (socket_.has_value()) offers.push_back(socket_->Offer());
+  for (const vsp::DeviceOffer& offer :
+       sub_channels_->Offers(sub_channels_before_)) {
+    offers.push_back(offer);
+  }
   return offers;
 }
 
-vsp::DeviceOffer Devices::AddSocket(const demo::Json& state) {
+vsp::DeviceOffer Devices::AddSocket(const ProbeState& state) {
   socket_.emplace();
-  if (!state.is_null()) socket_->Continue(state);
+  socket_->Continue(state);
   return socket_->Offer();
 }
 
-demo::Json Devices::SocketState() const {
-  return socket_.has_value() ? socket_->State() : demo::Json();
+ProbeState Devices::SocketState() const {
+  return socket_.has_value() ? socket_->State() : ProbeState();
 }
 
 void Devices::Poll() {
@@ -160,7 +173,7 @@ demo::Json Devices::Status() const {
           {"time_samples", time_sync_.counters().requests},
           {"kvp_ready", ready(kvp_)},
           {"facts", facts_},
-          {"socket", SocketState()},
+          {"sub_channels", sub_channels()},
           {"disk_packets", disk.packets},
           {"disk_refused", disk.refused},
           {"disk_io_errors", disk.io_errors},

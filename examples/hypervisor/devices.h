@@ -26,6 +26,7 @@
 #include "ferrybus/vsp/services/shutdown_service.h"
 #include "ferrybus/vsp/services/time_sync_service.h"
 #include "ferrybus/vsp/storage/storage_device.h"
+#include "ferrybus/vsp/storage/sub_channel_offers.h"
 
 namespace ferrybus::hypervisor {
 
@@ -44,19 +45,23 @@ class Devices final : public vsp::KvpService::Events,
  public:
   // Waits until the last write of the image's previous owner has ended.
   static absl::StatusOr<std::unique_ptr<Devices>> Open(
-      const std::string& image_path, int64_t start_ns);
+      const std::string& image_path, int64_t start_ns, uint32_t vp_count);
 
   // Each device, and what it is offered as.
   std::vector<vsp::DeviceOffer> Offers();
+  // What is offered while the guest runs: to be called between polls.
+  absl::Status OfferMore(vsp::Bus& bus) { return sub_channels_->Update(bus); }
+  // Of the process before.
+  void SetSubChannels(uint64_t count) { sub_channels_before_ = count; }
+  uint16_t sub_channels() const { return sub_channels_->count(); }
   int wait_fd() const { return disk_->wait_fd(); }
   // Completes I/O; lets the services' time go on.
   void Poll();
 
   // A socket to the guest: offered from now on, by this process and those
-  // after it.  `state` is that of the process before; null: there was none.
-  vsp::DeviceOffer AddSocket(const demo::Json& state);
-  // Null: there is no socket.
-  demo::Json SocketState() const;
+  // after it.  `state` is that of the process before, if there was one.
+  vsp::DeviceOffer AddSocket(const ProbeState& state = {.is_open = 1});
+  ProbeState SocketState() const;
 
   absl::Status RequestPowerOff() { return shutdown_.Request({}); }
   demo::Json Status() const;
@@ -75,6 +80,8 @@ class Devices final : public vsp::KvpService::Events,
   vsp::TimeSyncService time_sync_;
   vsp::KvpService kvp_;
   std::unique_ptr<vsp::StorageDevice> disk_;
+  std::optional<vsp::SubChannelOffers> sub_channels_;
+  uint64_t sub_channels_before_ = 0;
   std::optional<SocketProbe> socket_;
   std::string engine_;
   int64_t next_tick_ns_ = 0;

@@ -4,7 +4,9 @@
 // the bridge.  No KVM is needed.
 
 #include <array>
+#include <atomic>
 #include <cstring>
+#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -19,6 +21,7 @@
 #include "ferrybus/examples/hypervisor/hyperv.h"
 #include "ferrybus/examples/hypervisor/hyperv_msrs.h"
 #include "ferrybus/examples/hypervisor/synic.h"
+#include "ferrybus/ringbuffer/testing/test_seed.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -313,6 +316,104 @@ TEST_F(BusBridgeTest, MessagesWaitForTheSlotAndFlagsGoToTheChannelsProcessor) {
   runner.join();
   EXPECT_EQ(Get<uint32_t>(kFlags), uint32_t{1} << 9);
   EXPECT_THAT(interrupts_, testing::Contains(Pair(1, 0xf3)));
+}
+
+// promise:P1: what neither side had taken goes on in another process's port.
+TEST_F(BusBridgeTest, WhatIsUnderWayComesOutAndGoesInElsewhere) {
+  EnableSynic(0);
+  EnableSynic(1);
+  OpenChannelMessage open;
+  open.channel_id = ChannelId{9};
+  open.target_vp = 1;
+  ASSERT_EQ(bridge_->PostMessage(
+                4, {reinterpret_cast<const std::byte*>(&open), sizeof(open)}),
+            HypercallStatus::kSuccess);
+  ASSERT_EQ(bridge_->SignalEvent(0x2005), HypercallStatus::kSuccess);
+  MessageSocket host(host_.messages.get(), MessageSocket::Role::kHost);
+  for (const std::byte number : {std::byte{1}, std::byte{2}, std::byte{3}}) {
+    ASSERT_TRUE(host.Send(0, {&number, 1}));
+  }
+  SignalSender(*signals_, SignalDirection::kHostToGuest,
+               host_.guest_event.get())
+      .Ring(9);
+
+  const PortState state = bridge_->Drain(host_);
+  // The guest got what it could get.
+  EXPECT_EQ(Get<uint8_t>(kSlot + 16), 1);
+  EXPECT_EQ(Get<uint32_t>(kFlags), uint32_t{1} << 9);
+  ASSERT_EQ(state.to_guest.size(), 2u);
+  EXPECT_EQ(state.to_guest[0].bytes[0], std::byte{2});
+  EXPECT_EQ(state.to_guest[1].bytes[0], std::byte{3});
+  ASSERT_EQ(state.to_host.size(), 1u);
+  EXPECT_EQ(state.to_host[0].connection_id, 4u);
+  EXPECT_EQ(state.to_host[0].payload().size(), sizeof(open));
+  EXPECT_THAT(state.signals, ElementsAre(5));
+  ASSERT_EQ(state.target_vps.size(), 1u);
+  EXPECT_TRUE(bridge_->Drain(host_).to_host.empty());
+
+  PortPair port = *CreatePort(memory_->file());
+  const auto next = *BusBridge::Open(std::move(port.guest), &synic_);
+  next->Fill(state);
+  const PortState again = next->Drain(port.host);
+  ASSERT_EQ(again.to_guest.size(), 2u);
+  EXPECT_EQ(again.to_guest[1].bytes[0], std::byte{3});
+  ASSERT_EQ(again.to_host.size(), 1u);
+  EXPECT_EQ(again.to_host[0].connection_id, 4u);
+  EXPECT_THAT(again.signals, ElementsAre(5));
+  ASSERT_EQ(again.target_vps.size(), 1u);
+  EXPECT_EQ(again.target_vps[0].channel_id, 9u);
+  EXPECT_EQ(again.target_vps[0].vp, 1u);
+}
+
+// One processor storms: hypercalls with any registers, signals of its channel,
+// messages until the socket is full.  Another's channel goes on: each of its
+// signals and messages arrives, in order.
+TEST_F(BusBridgeTest, AStormOnOneChannelLeavesTheOthersAlone) {
+  constexpr uint32_t kRounds = 2000;
+  EnableSynic(0);
+  EnableSynic(1);
+  const uint64_t seed = ringbuffer::testing::TestSeed(
+      "//examples/hypervisor:guest_interface_test", "BusBridgeTest.AStorm*");
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> storms = 0;
+  std::thread storm([&] {
+    std::mt19937_64 random(seed);
+    while (!stop) {
+      (void)HandleHypercall({random() & 0x1007f, random() % (2 * kRamBytes)},
+                            *memory_, bridge_.get());
+      (void)HandleHypercall({kHypercallPostMessage, random() % kRamBytes & ~7u},
+                            *memory_, bridge_.get());
+      (void)bridge_->SignalEvent(0x2005);
+      const std::array<std::byte, 240> garbage = {std::byte(random())};
+      (void)bridge_->PostMessage(
+          4, absl::MakeConstSpan(garbage).first(random() % 241));
+      ++storms;
+    }
+  });
+  std::thread runner([this] { bridge_->Run(); });
+
+  MessageSocket host(host_.messages.get(), MessageSocket::Role::kHost);
+  SignalReceiver signals(*signals_, SignalDirection::kGuestToHost,
+                         host_.host_event.get());
+  const std::atomic_ref<uint32_t> slot_type(
+      *reinterpret_cast<uint32_t*>(memory_->Translate(kSlot, 4).data()));
+  for (uint32_t round = 0; round < kRounds; ++round) {
+    ASSERT_EQ(bridge_->SignalEvent(0x2009), HypercallStatus::kSuccess);
+    bool seen = false;
+    while (!seen) {
+      signals.Take([&](uint32_t channel) { seen = seen || channel == 9; });
+    }
+    const std::byte number{static_cast<uint8_t>(round)};
+    ASSERT_TRUE(host.Send(0, {&number, 1}));
+    while (slot_type.load() != 1) std::this_thread::yield();
+    ASSERT_EQ(Get<uint8_t>(kSlot + 16), static_cast<uint8_t>(round));
+    slot_type.store(0);
+  }
+  while (storms < kRounds) std::this_thread::yield();
+  stop = true;
+  storm.join();
+  bridge_->Stop();
+  runner.join();
 }
 
 }  // namespace

@@ -10,6 +10,9 @@
 # FERRYBUS_GUEST_KIT is a folder from make_kit.sh.  Without it, or where there
 # is neither a KVM of the processor's nor QEMU, the test says so and is
 # skipped: it ends with 0, and its JSON (if wanted) has "skipped".
+#
+# One thing is tried again, once: a triple fault under QEMU's emulation of the
+# processor's virtualisation, which is known to have some (guest/nest_init).
 
 set -euo pipefail
 
@@ -19,8 +22,11 @@ run="$3"
 make_disk="$4"
 shift 4
 json=""
+# Emulated processors on a busy machine stand still for seconds, which is not
+# what the guest's kernel shall complain about.
+patience="nosoftlockup rcupdate.rcu_cpu_stall_suppress=1"
 arguments=(
-  --append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load"
+  --append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load $patience"
   --timeout=600
 )
 while [[ $# -gt 0 ]]; do
@@ -39,6 +45,11 @@ PATH="$PATH:/usr/sbin:/sbin"
 skip() {
   echo "SKIPPED, nothing was tested: $*"
   if [[ -n "$json" ]]; then printf '{"skipped": "%s"}\n' "$*" >"$json"; fi
+  if [[ -n "${XML_OUTPUT_FILE:-}" ]]; then  # for tools/test_report.py
+    echo '<testsuites><testsuite name="guest_test"><testcase' \
+      'name="guest_test" result="skipped"/></testsuite></testsuites>' \
+      >"$XML_OUTPUT_FILE"
+  fi
   exit 0
 }
 
@@ -49,11 +60,23 @@ command -v mke2fs >/dev/null || skip "there is no mke2fs (e2fsprogs)"
 
 work="$(mktemp -d "${TEST_TMPDIR:-/var/tmp}/guest.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
-"$make_disk" "$kit" "$work/disk.img" "$guest_load"
-status=0
-"$run" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
-  "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
-tr -d '\r' <"$work/log"
+
+# run_guest: sets `status`, that of the hypervisor.
+run_guest() {
+  status=0
+  rm -f "$work/report"
+  "$make_disk" "$kit" "$work/disk.img" "$guest_load" >/dev/null
+  "$run" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
+    "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
+  tr -d '\r' <"$work/log"
+}
+
+run_guest
+if grep -qF "in a nested machine" "$work/log" &&
+  grep -qsF '"end": "triple fault"' "$work/report"; then
+  echo "AGAIN: a triple fault in an emulated machine"
+  run_guest
+fi
 if [[ "$status" == 77 ]]; then skip "$(tail -n 1 "$work/log")"; fi
 if [[ -n "$json" && -f "$work/report" ]]; then cp "$work/report" "$json"; fi
 if [[ "$status" != 0 ]]; then
@@ -67,4 +90,9 @@ for expected in '"boots": 1,' '"io_errors": 0,' '"lost": 0,' \
     exit 1
   fi
 done
-echo "ok:$(grep -E '"(replacements|bytes_verified)"' "$work/report" | tr -d '\n')"
+if [[ "${arguments[*]}" != *--cpus* ]] &&
+  ! grep -q "channels of the disk: 2" "$work/log"; then
+  echo "FAILED: the guest's two processors have not two channels to the disk"
+  exit 1
+fi
+echo "ok:$(grep -E '"(replacements|moves|snapshots|bytes_verified)"' "$work/report" | tr -d '\n')"

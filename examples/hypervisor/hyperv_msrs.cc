@@ -36,19 +36,30 @@ uint64_t HypervMsrs::ReferenceTime() const {
   return static_cast<uint64_t>((demo::NowNs() - start_ns_) / kNsPerTick);
 }
 
+HypervMsrsState HypervMsrs::Save() const {
+  const std::lock_guard lock(mutex_);
+  return is_;
+}
+
+void HypervMsrs::Load(const HypervMsrsState& state, int64_t start_ns) {
+  const std::lock_guard lock(mutex_);
+  is_ = state;
+  start_ns_ = start_ns;
+}
+
 bool HypervMsrs::Read(uint32_t vp, uint32_t msr, uint64_t* value) const {
   if (synic_->ReadMsr(vp, msr, value)) return true;
   const std::lock_guard lock(mutex_);
   if (msr >= kMsrCrash0 && msr < kMsrCrashControl) {
-    *value = crash_[msr - kMsrCrash0];
+    *value = is_.crash[msr - kMsrCrash0];
     return true;
   }
   switch (msr) {
     case kMsrGuestOsId:
-      *value = guest_os_id_;
+      *value = is_.guest_os_id;
       return true;
     case kMsrHypercall:
-      *value = hypercall_;
+      *value = is_.hypercall;
       return true;
     case kMsrVpIndex:
       *value = vp;
@@ -57,7 +68,7 @@ bool HypervMsrs::Read(uint32_t vp, uint32_t msr, uint64_t* value) const {
       *value = ReferenceTime();
       return true;
     case kMsrReferenceTsc:
-      *value = reference_tsc_;
+      *value = is_.reference_tsc;
       return true;
     case kMsrTscFrequency:
       *value = tsc_hz_;
@@ -81,15 +92,15 @@ bool HypervMsrs::Write(uint32_t vp, uint32_t msr, uint64_t value,
   if (synic_->WriteMsr(vp, msr, value)) return true;
   const std::lock_guard lock(mutex_);
   if (msr >= kMsrCrash0 && msr < kMsrCrashControl) {
-    crash_[msr - kMsrCrash0] = value;
+    is_.crash[msr - kMsrCrash0] = value;
     return true;
   }
   switch (msr) {
     case kMsrGuestOsId:
-      guest_os_id_ = value;
+      is_.guest_os_id = value;
       return true;
     case kMsrHypercall:
-      hypercall_ = value;
+      is_.hypercall = value;
       return WriteHypercallPage();
     case kMsrReferenceTsc:
       return WriteTscPage(value, tsc());
@@ -102,16 +113,16 @@ bool HypervMsrs::Write(uint32_t vp, uint32_t msr, uint64_t value,
 }
 
 bool HypervMsrs::WriteHypercallPage() {
-  if ((hypercall_ & kPageEnable) == 0 || guest_os_id_ == 0) return true;
+  if ((is_.hypercall & kPageEnable) == 0 || is_.guest_os_id == 0) return true;
   const absl::Span<std::byte> page =
-      memory_->Translate(hypercall_ & kPageAddress, kPageBytes);
+      memory_->Translate(is_.hypercall & kPageAddress, kPageBytes);
   if (page.empty()) return false;
   std::memcpy(page.data(), kHypercallCode, sizeof(kHypercallCode));
   return true;
 }
 
 bool HypervMsrs::WriteTscPage(uint64_t value, uint64_t tsc) {
-  reference_tsc_ = value;
+  is_.reference_tsc = value;
   if ((value & kPageEnable) == 0 || tsc_hz_ <= kTicksPerSecond) return true;
   const absl::Span<std::byte> page =
       memory_->Translate(value & kPageAddress, kPageBytes);

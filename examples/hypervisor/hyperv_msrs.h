@@ -9,12 +9,12 @@
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_HYPERV_MSRS_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_HYPERV_MSRS_H_
 
-#include <array>
 #include <cstdint>
 #include <mutex>
 
 #include "absl/functional/function_ref.h"
 #include "ferrybus/channel/guest_memory.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 #include "ferrybus/examples/hypervisor/synic.h"
 
 namespace ferrybus::hypervisor {
@@ -31,6 +31,9 @@ class HypervMsrs {
       : memory_(memory), synic_(synic), start_ns_(start_ns) {}
 
   void SetTscFrequency(uint64_t hz) { tsc_hz_ = hz; }
+  // While no processor runs.
+  HypervMsrsState Save() const;
+  void Load(const HypervMsrsState& state, int64_t start_ns);
 
   // False: the guest gets a general protection fault.  `tsc` reads the
   // processor's time stamp counter, as the guest sees it.
@@ -45,13 +48,10 @@ class HypervMsrs {
 
   const GuestMemory* const memory_;
   Synic* const synic_;
-  const int64_t start_ns_;
+  int64_t start_ns_;
   uint64_t tsc_hz_ = 0;
   mutable std::mutex mutex_;
-  uint64_t guest_os_id_ = 0;
-  uint64_t hypercall_ = 0;
-  uint64_t reference_tsc_ = 0;
-  std::array<uint64_t, 5> crash_ = {};
+  HypervMsrsState is_;
 };
 
 }  // namespace ferrybus::hypervisor

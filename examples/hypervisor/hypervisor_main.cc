@@ -10,8 +10,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <system_error>
 
 #include "ferrybus/examples/hypervisor/device_process.h"
 #include "ferrybus/examples/hypervisor/session.h"
@@ -39,6 +42,24 @@ class RawTerminal {
  private:
   termios before_ = {};
   bool is_terminal_;
+};
+
+// In $TMPDIR, gone at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::error_code error;
+    path_ = std::filesystem::temp_directory_path(error) / "ferrybus.XXXXXX";
+    if (mkdtemp(path_.data()) == nullptr) path_.clear();
+  }
+  ~TemporaryFolder() {
+    std::error_code error;
+    if (!path_.empty()) std::filesystem::remove_all(path_, error);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
 };
 
 void AddOptions(CLI::App& app, SessionOptions& session, uint64_t& ram_mib) {
@@ -72,6 +93,14 @@ void AddOptions(CLI::App& app, SessionOptions& session, uint64_t& ram_mib) {
                "end the devices' process by SIGKILL after its checkpoint");
   app.add_flag("--connect", session.connect,
                "open a socket to the guest once it is ready");
+  app.add_option("--moves", session.moves,
+                 "move the running guest to another process so often");
+  app.add_option("--snapshots", session.snapshots,
+                 "the same by way of a folder, after the moves");
+  app.add_option("--save-to", session.save_to,
+                 "save the guest in this folder instead of powering it off");
+  app.add_option("--restore-from", session.restore_from,
+                 "continue a guest that was saved; its disk is as it was then");
   app.add_option("--timeout", session.timeout_seconds,
                  "give the guest up after so many seconds");
   app.add_option("--json", session.json_path, "write the report here");
@@ -83,14 +112,16 @@ int Fail(const std::string& text) {
 }
 
 int Run(SessionOptions& session) {
-  if (session.machine.linux.kernel_path.empty())
+  if (session.machine.linux.kernel_path.empty() &&
+      session.restore_from.empty() && session.incoming < 0) {
     return Fail("--kernel is missing");
+  }
   if (session.disk_path.empty()) return Fail("--disk is missing");
-  std::string folder = session.state_folder;
-  if (folder.empty()) {
-    folder = "/tmp/ferrybus-hypervisor.XXXXXX";
-    if (mkdtemp(folder.data()) == nullptr) return Fail("no folder in /tmp");
-    session.state_folder = folder + "/devices";
+  std::optional<TemporaryFolder> folder;
+  if (session.state_folder.empty()) {
+    folder.emplace();
+    if (folder->path().empty()) return Fail("no folder for temporary files");
+    session.state_folder = folder->path() + "/devices";
   }
   const RawTerminal terminal;
   const absl::Status status = ferrybus::hypervisor::RunSession(session);
@@ -114,7 +145,8 @@ int main(int argc, char** argv) {
   AddOptions(app, session, ram_mib);
   // How it starts its own processes.
   app.add_option("--role", role)->group("");
-  app.add_option("--start-ns", devices.start_ns)->group("");
+  app.add_option("--incoming", session.incoming)->group("");
+  app.add_flag("--continued", session.is_continued)->group("");
   CLI11_PARSE(app, argc, argv);
 
   signal(SIGPIPE, SIG_IGN);

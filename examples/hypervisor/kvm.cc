@@ -98,12 +98,22 @@ absl::StatusOr<std::vector<kvm_cpuid_entry2>> Kvm::SupportedCpuid() const {
                                        cpuid.entries() + cpuid.header()->count);
 }
 
-absl::Status Kvm::SetRam(absl::Span<std::byte> ram) const {
+absl::Status Kvm::SetRam(absl::Span<std::byte> ram, uint32_t flags) const {
   kvm_userspace_memory_region region = {};
+  region.flags = flags;
   region.memory_size = ram.size();
   region.userspace_addr = reinterpret_cast<uint64_t>(ram.data());
   if (ioctl(vm(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
     return IoctlError("KVM_SET_USER_MEMORY_REGION");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Kvm::TakeDirtyLog(absl::Span<uint64_t> words) const {
+  kvm_dirty_log log = {};
+  log.dirty_bitmap = words.data();
+  if (ioctl(vm(), KVM_GET_DIRTY_LOG, &log) != 0) {
+    return IoctlError("KVM_GET_DIRTY_LOG");
   }
   return absl::OkStatus();
 }
@@ -159,6 +169,45 @@ absl::Status Kvm::SetSintRoutes(uint32_t vp_count, uint32_t sint) const {
   }
   if (ioctl(vm(), kKvmSetGsiRouting, routing.header()) != 0) {
     return IoctlError("KVM_SET_GSI_ROUTING");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Kvm::SavePlatform(MachineState* state) const {
+  for (uint32_t i = 0; i < state->interrupt_controllers.size(); ++i) {
+    state->interrupt_controllers[i].chip_id = i;
+    if (ioctl(vm(), KVM_GET_IRQCHIP, &state->interrupt_controllers[i]) != 0) {
+      return IoctlError("KVM_GET_IRQCHIP");
+    }
+  }
+  if (ioctl(vm(), KVM_GET_PIT2, &state->platform.timer) != 0) {
+    return IoctlError("KVM_GET_PIT2");
+  }
+  if (ioctl(vm(), KVM_GET_CLOCK, &state->platform.clock) != 0) {
+    return IoctlError("KVM_GET_CLOCK");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Kvm::LoadClock(const kvm_clock_data& saved) const {
+  kvm_clock_data clock = {};  // goes on from where it stood
+  clock.clock = saved.clock;
+  if (ioctl(vm(), KVM_SET_CLOCK, &clock) != 0) {
+    return IoctlError("KVM_SET_CLOCK");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Kvm::LoadInterrupts(const MachineState& state) const {
+  for (uint32_t i = 0; i < state.interrupt_controllers.size(); ++i) {
+    kvm_irqchip chip = state.interrupt_controllers[i];
+    chip.chip_id = i;
+    if (ioctl(vm(), KVM_SET_IRQCHIP, &chip) != 0) {
+      return IoctlError("KVM_SET_IRQCHIP");
+    }
+  }
+  if (ioctl(vm(), KVM_SET_PIT2, &state.platform.timer) != 0) {
+    return IoctlError("KVM_SET_PIT2");
   }
   return absl::OkStatus();
 }

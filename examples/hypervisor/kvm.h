@@ -11,6 +11,8 @@
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -19,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ferrybus/channel/transport/unique_fd.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 
 namespace ferrybus::hypervisor {
 
@@ -59,6 +62,11 @@ inline constexpr unsigned long kKvmGetSupportedCpuid =
     _IOWR(KVMIO, 0x05, KvmListHeader);
 inline constexpr unsigned long kKvmSetCpuid = _IOW(KVMIO, 0x90, KvmListHeader);
 inline constexpr unsigned long kKvmGetMsrs = _IOWR(KVMIO, 0x88, KvmListHeader);
+inline constexpr unsigned long kKvmSetMsrs = _IOW(KVMIO, 0x89, KvmListHeader);
+// kvm_xsave has such an array, too.
+using XsaveArea = std::array<std::byte, 4096>;
+inline constexpr unsigned long kKvmGetXsave = _IOR(KVMIO, 0xa4, XsaveArea);
+inline constexpr unsigned long kKvmSetXsave = _IOW(KVMIO, 0xa5, XsaveArea);
 inline constexpr unsigned long kKvmSetGsiRouting =
     _IOW(KVMIO, 0x6a, KvmListHeader);
 
@@ -79,13 +87,23 @@ class Kvm {
   size_t run_bytes() const { return run_bytes_; }
   int vm() const { return vm_.get(); }
 
-  // Maps RAM at guest address 0.
-  absl::Status SetRam(absl::Span<std::byte> ram) const;
+  // Maps RAM at guest address 0, or changes how: `flags` is 0 or
+  // KVM_MEM_LOG_DIRTY_PAGES.
+  absl::Status SetRam(absl::Span<std::byte> ram, uint32_t flags) const;
+  // A bit for each page that a processor has written since the last call.
+  absl::Status TakeDirtyLog(absl::Span<uint64_t> words) const;
   // Has accesses to Hyper-V's MSRs end in user space.
   absl::Status TrapHypervMsrs() const;
   // Interrupt lines: the 24 pins of the I/O APIC, and behind them one for the
   // SINT of each of `vp_count` virtual processors (HypervMode::kKvm only).
   absl::Status SetSintRoutes(uint32_t vp_count, uint32_t sint) const;
+
+  // Interrupt controllers, timer and clock; the rest is left alone.
+  absl::Status SavePlatform(MachineState* state) const;
+  // The clock before the processors, whose registers go by it; the interrupts
+  // after them, since they may raise one.
+  absl::Status LoadClock(const kvm_clock_data& saved) const;
+  absl::Status LoadInterrupts(const MachineState& state) const;
 
   void SetLine(uint32_t line, bool level) const;
   void RaiseSint(uint32_t vp) const;

@@ -32,10 +32,10 @@ constexpr uint8_t kModemReady = 0xb0;  // carrier, data set ready, clear to send
 }  // namespace
 
 uint8_t SerialPort::InterruptIdentity() const {
-  if ((interrupt_enable_ & kEnableReceive) != 0 && !input_.empty()) {
+  if ((is_.interrupt_enable & kEnableReceive) != 0 && !input_.empty()) {
     return kIdentityReceive;
   }
-  if ((interrupt_enable_ & kEnableTransmit) != 0 && is_empty_due_) {
+  if ((is_.interrupt_enable & kEnableTransmit) != 0 && is_.is_empty_due != 0) {
     return kIdentityTransmit;
   }
   return kIdentityNone;
@@ -44,9 +44,9 @@ uint8_t SerialPort::InterruptIdentity() const {
 // The line is edge triggered in the guest: only changes count.
 void SerialPort::UpdateLine() {
   const bool level =
-      InterruptIdentity() != kIdentityNone && (modem_control_ & kOut2) != 0;
-  if (level == line_) return;
-  line_ = level;
+      InterruptIdentity() != kIdentityNone && (is_.modem_control & kOut2) != 0;
+  if (level == (is_.line != 0)) return;
+  is_.line = level ? 1 : 0;
   set_line_(level);
 }
 
@@ -55,34 +55,34 @@ uint8_t SerialPort::Read(uint16_t offset) {
   uint8_t value = 0;
   switch (offset) {
     case kData:
-      if ((line_control_ & kDivisorAccess) != 0) return divisor_[0];
+      if ((is_.line_control & kDivisorAccess) != 0) return is_.divisor[0];
       if (!input_.empty()) {
         value = static_cast<uint8_t>(input_.front());
         input_.pop_front();
       }
       break;
     case kInterruptEnable:
-      return (line_control_ & kDivisorAccess) != 0 ? divisor_[1]
-                                                   : interrupt_enable_;
+      return (is_.line_control & kDivisorAccess) != 0 ? is_.divisor[1]
+                                                      : is_.interrupt_enable;
     case kInterruptIdentity:
       value = InterruptIdentity();
-      if (value == kIdentityTransmit) is_empty_due_ = false;
+      if (value == kIdentityTransmit) is_.is_empty_due = 0;
       break;
     case kLineControl:
-      return line_control_;
+      return is_.line_control;
     case kModemControl:
-      return modem_control_;
+      return is_.modem_control;
     case kLineStatus:
       return static_cast<uint8_t>(kTransmitterEmpty |
                                   (input_.empty() ? 0 : kDataReady));
     case kModemStatus:
-      if ((modem_control_ & kLoop) == 0) return kModemReady;
+      if ((is_.modem_control & kLoop) == 0) return kModemReady;
       // A driver that tests the port finds its outputs at its inputs.
-      return static_cast<uint8_t>((modem_control_ & 0x0c) << 4 |
-                                  (modem_control_ & 0x02) << 3 |
-                                  (modem_control_ & 0x01) << 5);
+      return static_cast<uint8_t>((is_.modem_control & 0x0c) << 4 |
+                                  (is_.modem_control & 0x02) << 3 |
+                                  (is_.modem_control & 0x01) << 5);
     case kScratch:
-      return scratch_;
+      return is_.scratch;
     default:
       return 0xff;
   }
@@ -94,35 +94,35 @@ void SerialPort::Write(uint16_t offset, uint8_t value) {
   const std::lock_guard lock(mutex_);
   switch (offset) {
     case kData:
-      if ((line_control_ & kDivisorAccess) != 0) {
-        divisor_[0] = value;
+      if ((is_.line_control & kDivisorAccess) != 0) {
+        is_.divisor[0] = value;
         return;
       }
-      if ((modem_control_ & kLoop) == 0) output_(static_cast<char>(value));
+      if ((is_.modem_control & kLoop) == 0) output_(static_cast<char>(value));
       // Sent at once.
-      is_empty_due_ = false;
+      is_.is_empty_due = 0;
       UpdateLine();
-      is_empty_due_ = true;
+      is_.is_empty_due = 1;
       break;
     case kInterruptEnable:
-      if ((line_control_ & kDivisorAccess) != 0) {
-        divisor_[1] = value;
+      if ((is_.line_control & kDivisorAccess) != 0) {
+        is_.divisor[1] = value;
         return;
       }
       if ((value & kEnableTransmit) != 0 &&
-          (interrupt_enable_ & kEnableTransmit) == 0) {
-        is_empty_due_ = true;
+          (is_.interrupt_enable & kEnableTransmit) == 0) {
+        is_.is_empty_due = 1;
       }
-      interrupt_enable_ = value & 0xf;
+      is_.interrupt_enable = value & 0xf;
       break;
     case kLineControl:
-      line_control_ = value;
+      is_.line_control = value;
       return;
     case kModemControl:
-      modem_control_ = value & 0x1f;
+      is_.modem_control = value & 0x1f;
       break;
     case kScratch:
-      scratch_ = value;
+      is_.scratch = value;
       return;
     default:
       return;
@@ -130,10 +130,23 @@ void SerialPort::Write(uint16_t offset, uint8_t value) {
   UpdateLine();
 }
 
+SerialState SerialPort::Save() {
+  const std::lock_guard lock(mutex_);
+  return {is_, std::string(input_.begin(), input_.end())};
+}
+
+void SerialPort::Load(const SerialState& state) {
+  const std::lock_guard lock(mutex_);
+  is_ = state.registers;
+  input_.assign(state.input.begin(), state.input.end());
+  is_.line = 0;
+  UpdateLine();
+}
+
 void SerialPort::Type(absl::string_view text) {
   const std::lock_guard lock(mutex_);
   for (const char c : text) {
-    if (input_.size() < kInputMax) input_.push_back(c);
+    if (input_.size() < kSerialInputMax) input_.push_back(c);
   }
   UpdateLine();
 }

@@ -15,6 +15,7 @@
 #include <mutex>
 
 #include "absl/strings/string_view.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 
 namespace ferrybus::hypervisor {
 
@@ -32,12 +33,14 @@ class SerialPort {
   uint8_t Read(uint16_t offset);
   void Write(uint16_t offset, uint8_t value);
 
-  // What somebody types; beyond kInputMax it is lost, as on a wire.
+  // What somebody types; beyond kSerialInputMax it is lost, as on a wire.
   void Type(absl::string_view text);
 
- private:
-  static constexpr size_t kInputMax = 4096;
+  SerialState Save();
+  // `state` may be anything; the guest gets an interrupt if one was raised.
+  void Load(const SerialState& state);
 
+ private:
   uint8_t InterruptIdentity() const;
   void UpdateLine();
 
@@ -45,13 +48,7 @@ class SerialPort {
   const std::function<void(bool)> set_line_;
   std::mutex mutex_;
   std::deque<char> input_;
-  uint8_t interrupt_enable_ = 0;
-  uint8_t line_control_ = 0;
-  uint8_t modem_control_ = 0;
-  uint8_t scratch_ = 0;
-  uint8_t divisor_[2] = {1, 0};
-  bool is_empty_due_ = false;  // an interrupt that the transmitter is empty
-  bool line_ = false;
+  SerialRegisters is_;
 };
 
 }  // namespace ferrybus::hypervisor

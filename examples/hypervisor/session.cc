@@ -8,12 +8,14 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "ferrybus/examples/demo/control.h"
 #include "ferrybus/examples/hypervisor/console_log.h"
-#include "ferrybus/examples/hypervisor/device_supervisor.h"
+#include "ferrybus/examples/hypervisor/guest.h"
+#include "ferrybus/examples/hypervisor/handover.h"
 
 namespace ferrybus::hypervisor {
 namespace {
@@ -27,6 +29,8 @@ constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr int64_t kAskAgainNs = kNsPerSecond;
 // Ctrl-A x ends the session, as in QEMU.
 constexpr char kEscape = 1;
+
+constexpr char kSaved[] = "saved";
 
 const char* Name(MachineEnd end) {
   switch (end) {
@@ -49,7 +53,8 @@ const char* Name(MachineEnd end) {
 
 // Something was sent, and all that came back is what was sent.
 bool IsSocketSound(const Json& socket) {
-  return socket.is_null() || (socket["wrong"] == 0 && socket["received"] != 0);
+  return socket["is_open"] == 0 ||
+         (socket["wrong"] == 0 && socket["received"] != 0);
 }
 
 class Session {
@@ -60,15 +65,24 @@ class Session {
   absl::Status Run();
 
  private:
+  absl::Status Begin();
   absl::Status Loop();
   absl::Status DoWhatIsDue();
+  absl::Status DoAfterReplacements();
+  bool IsReady() const { return options_.is_continued || console_.is_ready(); }
+  // There is more to do than to run until the guest ends.
+  bool HasPlan() const {
+    return options_.replacements > 0 || options_.moves > 0 ||
+           options_.snapshots > 0 || !options_.save_to.empty();
+  }
   void ReadKeyboard();
-  Json Report(MachineEnd end, const std::string& error) const;
+  Json Report();
+  absl::Status Judge(const Json& report) const;
 
   const SessionOptions& options_;
   ConsoleLog console_;
-  std::unique_ptr<Machine> machine_;
-  std::unique_ptr<DeviceSupervisor> devices_;
+  std::unique_ptr<Guest> guest_;
+  std::optional<Handover> handover_;
   Json last_status_;
   uint32_t replaced_ = 0;
   int64_t next_ns_ = 0;
@@ -77,42 +91,58 @@ class Session {
   bool given_up_ = false;
   bool power_off_asked_ = false;
   bool connected_ = false;
+  bool saved_ = false;
 };
 
+absl::Status Session::Begin() {
+  MachineOptions machine = options_.machine;
+  machine.console = [this](char c) { console_.Put(c); };
+  absl::StatusOr<std::unique_ptr<Guest>> guest =
+      Guest::Create(machine, {.image_path = options_.disk_path,
+                              .checkpoint_folder = options_.state_folder});
+  if (!guest.ok()) return guest.status();
+  guest_ = *std::move(guest);
+  if (options_.incoming >= 0) return guest_->ReceiveFrom(options_.incoming);
+  if (!options_.restore_from.empty()) {
+    return guest_->RestoreFrom(options_.restore_from);
+  }
+  return guest_->Boot();
+}
+
 absl::Status Session::Run() {
-  MachineOptions machine_options = options_.machine;
-  machine_options.console = [this](char c) { console_.Put(c); };
-  absl::StatusOr<std::unique_ptr<Machine>> machine =
-      Machine::Create(machine_options);
-  if (!machine.ok()) return machine.status();
-  machine_ = *std::move(machine);
-  const DeviceProcessOptions device_options = {
-      .image_path = options_.disk_path,
-      .checkpoint_folder = options_.state_folder,
-      .start_ns = machine_->start_ns(),
-      .vp_count = machine_options.vp_count};
-  devices_ = std::make_unique<DeviceSupervisor>(device_options,
-                                                &machine_->host_port());
-  absl::Status status = devices_->Start();
+  absl::Status status = Begin();
   if (!status.ok()) return status;
-  machine_->Start();
   status = Loop();
-  std::string error;
-  const MachineEnd end = machine_->Finish(&error);
-  const Json final_status = devices_->Status();
-  if (!final_status.is_null()) last_status_ = final_status;
-  if (status.ok()) status = devices_->Stop();
-  const Json report = Report(end, error);
+  if (!status.ok()) return status;
+  if (given_up_) return absl::DeadlineExceededError("the guest took too long");
+  Json report = Report();
+  guest_.reset();
+  if (handover_.has_value()) {
+    const absl::StatusOr<Json> successor = TakeReport(*handover_);
+    if (!successor.ok()) return successor.status();
+    AddReport(*successor, &report);
+  }
+  if (options_.is_continued) {
+    GiveReport(report);
+    return absl::OkStatus();
+  }
   std::fprintf(stderr, "%s\n", report.dump(2).c_str());
   if (!options_.json_path.empty()) {
     std::ofstream(options_.json_path) << report.dump(2) << "\n";
   }
-  if (!status.ok()) return status;
-  if (given_up_) return absl::DeadlineExceededError("the guest took too long");
-  if (end == MachineEnd::kFailed) return absl::InternalError(error);
-  if (options_.replacements == 0) return absl::OkStatus();
-  if (end != MachineEnd::kPowerOff || report["lost"] != 0 ||
-      report["io_errors"] != 0 || !report["complaints"].empty() ||
+  return Judge(report);
+}
+
+absl::Status Session::Judge(const Json& report) const {
+  const std::string error = report["error"];
+  if (report["end"] == Name(MachineEnd::kFailed)) {
+    return absl::InternalError(error);
+  }
+  if (!HasPlan()) return absl::OkStatus();
+  const bool is_saved = report["end"] == kSaved;
+  if ((report["end"] != Name(MachineEnd::kPowerOff) && !is_saved) ||
+      (report["lost"] != 0 && !is_saved) || report["io_errors"] != 0 ||
+      !report["complaints"].empty() || !error.empty() ||
       !IsSocketSound(report["services"]["socket"])) {
     return absl::DataLossError("the guest noticed something; see the report");
   }
@@ -124,17 +154,14 @@ absl::Status Session::Loop() {
       options_.timeout_seconds == 0
           ? INT64_MAX
           : NowNs() + options_.timeout_seconds * kNsPerSecond;
-  while (!given_up_) {
-    pollfd fds[] = {{machine_->end_fd(), POLLIN, 0},
+  while (!given_up_ && !saved_ && !handover_.has_value()) {
+    pollfd fds[] = {{guest_->machine().end_fd(), POLLIN, 0},
                     {keyboard_ ? STDIN_FILENO : -1, POLLIN, 0}};
     poll(fds, 2, 20);
     if (fds[0].revents != 0) return absl::OkStatus();
     if (fds[1].revents != 0) ReadKeyboard();
     if (NowNs() > deadline) given_up_ = true;
-    if (options_.replacements == 0 || !console_.is_ready() ||
-        NowNs() < next_ns_) {
-      continue;
-    }
+    if (!HasPlan() || !IsReady() || NowNs() < next_ns_) continue;
     const absl::Status status = DoWhatIsDue();
     if (!status.ok()) return status;
   }
@@ -144,24 +171,37 @@ absl::Status Session::Loop() {
 absl::Status Session::DoWhatIsDue() {
   if (options_.connect && !connected_) {
     connected_ = true;
-    devices_->Connect();
+    guest_->devices().Connect();
   }
-  if (replaced_ < options_.replacements) {
-    const absl::Status status = devices_->Replace(options_.kill);
-    if (!status.ok()) {
-      return absl::Status(
-          status.code(),
-          absl::StrCat("replacement ", replaced_ + 1, ": ", status.message()));
-    }
-    ++replaced_;
-    next_ns_ = NowNs() + options_.interval_ms * kNsPerMs;
-    return absl::OkStatus();
+  if (replaced_ == ReplacementsHere(options_)) return DoAfterReplacements();
+  const absl::Status status = guest_->devices().Replace(options_.kill);
+  if (!status.ok()) {
+    return absl::Status(
+        status.code(),
+        absl::StrCat("replacement ", replaced_ + 1, ": ", status.message()));
   }
+  ++replaced_;
+  next_ns_ = NowNs() + options_.interval_ms * kNsPerMs;
+  return absl::OkStatus();
+}
+
+absl::Status Session::DoAfterReplacements() {
   next_ns_ = NowNs() + kAskAgainNs;
   if (power_off_asked_) return absl::OkStatus();
-  last_status_ = devices_->Status();
+  last_status_ = guest_->devices().Status();
+  if (options_.moves > 0 || options_.snapshots > 0) {
+    absl::StatusOr<Handover> handover = HandOver(*guest_, options_);
+    if (!handover.ok()) return handover.status();
+    handover_ = *std::move(handover);
+    return absl::OkStatus();
+  }
+  if (!options_.save_to.empty()) {
+    const absl::Status status = guest_->SaveTo(options_.save_to);
+    saved_ = status.ok();
+    return status;
+  }
   // The guest's driver may not be ready yet.
-  power_off_asked_ = devices_->PowerOff().ok();
+  power_off_asked_ = guest_->devices().PowerOff().ok();
   return absl::OkStatus();
 }
 
@@ -175,36 +215,54 @@ void Session::ReadKeyboard() {
   for (ssize_t i = 0; i < got; ++i) {
     const char c = buffer[i];
     if (escaped_ && c == 'x') given_up_ = true;
-    if (escaped_ || c != kEscape) machine_->Type({&c, 1});
+    if (escaped_ || c != kEscape) guest_->machine().Type({&c, 1});
     escaped_ = !escaped_ && c == kEscape;
   }
 }
 
-Json Session::Report(MachineEnd end, const std::string& error) const {
-  const DeviceSupervisor::Totals& totals = devices_->totals();
+// Ends what still runs here.
+Json Session::Report() {
+  std::string error;
+  const bool is_moved = saved_ || handover_.has_value();
+  const MachineEnd end = guest_->machine().Finish(&error);
+  if (!is_moved) {
+    const Json status = guest_->devices().Status();
+    if (!status.is_null()) last_status_ = status;
+    const absl::Status stopped = guest_->devices().Stop();
+    if (!stopped.ok() && error.empty()) error = stopped.ToString();
+  }
+  const DeviceSupervisor::Totals& totals = guest_->devices().totals();
   const Json guest = console_.result();
   const auto of_guest = [&guest](const char* key) {
     return guest.is_object() ? guest.value(key, int64_t{-1}) : int64_t{-1};
   };
-  return {
-      {"boots", console_.is_ready() ? 1 : 0},
-      {"replacements", totals.replacements},
-      {"killed", options_.kill},
-      {"in_flight_moved", totals.in_flight_moved},
-      {"io_errors",
-       totals.disk_io_errors +
-           static_cast<uint64_t>(std::max<int64_t>(0, of_guest("io_errors")))},
-      {"bytes_verified", of_guest("bytes_verified")},
-      {"bytes_written", of_guest("bytes_written")},
-      {"lost", of_guest("lost")},
-      {"complaints", console_.complaints()},
-      {"faults", totals.faults},
-      {"disk_packets", totals.disk_packets},
-      {"disk_refused", totals.disk_refused},
-      {"hyperv", machine_->mode() == HypervMode::kKvm ? "kvm" : "userspace"},
-      {"end", Name(end)},
-      {"error", error},
-      {"services", last_status_}};
+  Json pauses = Json::array();
+  if (handover_.has_value() && handover_->pause_ms.has_value()) {
+    pauses.push_back(*handover_->pause_ms);
+  }
+  return {{"boots", console_.is_ready() ? 1 : 0},
+          {"replacements", totals.replacements},
+          {"moves", handover_.has_value() && options_.moves > 0 ? 1 : 0},
+          {"snapshots",
+           saved_ || (handover_.has_value() && options_.moves == 0) ? 1 : 0},
+          {"pauses_ms", pauses},
+          {"killed", options_.kill},
+          {"in_flight_moved", totals.in_flight_moved},
+          {"io_errors",
+           totals.disk_io_errors + static_cast<uint64_t>(std::max<int64_t>(
+                                       0, of_guest("io_errors")))},
+          {"bytes_verified", of_guest("bytes_verified")},
+          {"bytes_written", of_guest("bytes_written")},
+          {"lost", of_guest("lost")},
+          {"complaints", console_.complaints()},
+          {"faults", totals.faults},
+          {"disk_packets", totals.disk_packets},
+          {"disk_refused", totals.disk_refused},
+          {"hyperv",
+           guest_->machine().mode() == HypervMode::kKvm ? "kvm" : "userspace"},
+          {"end", saved_ ? kSaved : Name(end)},
+          {"error", error},
+          {"services", last_status_}};
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // One guest from power-on to power-off, with its devices replaced meanwhile,
-// and a report about it.
+// itself moved to other processes, and a report about it.
+//
+// A process that the guest has moved to is a child of the one before, does the
+// same again, and reports to it.
 //
 // Thread safety: one thread.
 
@@ -31,12 +34,31 @@ struct SessionOptions {
   bool connect = false;
   // The guest is given up after this; 0: never.
   int64_t timeout_seconds = 0;
+  // After the replacements: the guest is moved to another process so often;
+  // then so often, by way of a folder.  Each process does its share of the
+  // replacements, and the last one powers off.
+  uint32_t moves = 0;
+  uint32_t snapshots = 0;
+  // Instead of powering off: the guest is saved in this folder, which must not
+  // be there.
+  std::string save_to;
+  // Instead of booting: it goes on from there.
+  std::string restore_from;
+  // In a process that was begun to continue a guest: a socket that it comes
+  // by, or -1; it is ready.
+  int incoming = -1;
+  bool is_continued = false;
   // Where the report goes, as JSON.  Empty: nowhere.
   std::string json_path;
 };
 
-// Ok: the guest has powered itself off, nothing was lost, and its kernel did
-// not complain.
+// Of the replacements, those that are done before the guest is handed over.
+inline uint32_t ReplacementsHere(const SessionOptions& options) {
+  return options.replacements / (options.moves + options.snapshots + 1);
+}
+
+// Ok: the guest has powered itself off or was saved, nothing was lost, and its
+// kernel did not complain.
 absl::Status RunSession(const SessionOptions& options);
 
 }  // namespace ferrybus::hypervisor

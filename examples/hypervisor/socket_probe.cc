@@ -25,32 +25,26 @@ vsp::DeviceOffer SocketProbe::Offer() {
           &device_};
 }
 
-void SocketProbe::Continue(const demo::Json& state) {
-  sent_ = state["sent"];
-  received_ = state["received"];
-  wrong_ = state["wrong"];
-}
+void SocketProbe::Continue(const ProbeState& state) { is_ = state; }
 
 void SocketProbe::Tick() {
   if (!device_.stream().can_write()) return;
   std::array<std::byte, kBytesPerTick> bytes;
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = ByteAt(sent_ + i);
-  sent_ += device_.stream().Write(bytes);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = ByteAt(is_.sent + i);
+  is_.sent += device_.stream().Write(bytes);
 }
 
 void SocketProbe::OnReadable() {
   std::array<std::byte, 4096> bytes;
   while (const size_t got = device_.stream().Read(absl::MakeSpan(bytes))) {
     for (size_t i = 0; i < got; ++i) {
-      if (bytes[i] != ByteAt(received_ + i)) ++wrong_;
+      if (bytes[i] != ByteAt(is_.received + i)) ++is_.wrong;
     }
-    received_ += got;
+    is_.received += got;
   }
-  if (received_ > sent_) ++wrong_;
+  if (is_.received > is_.sent) ++is_.wrong;
 }
 
-demo::Json SocketProbe::State() const {
-  return {{"sent", sent_}, {"received", received_}, {"wrong", wrong_}};
-}
+ProbeState SocketProbe::State() const { return is_; }
 
 }  // namespace ferrybus::hypervisor

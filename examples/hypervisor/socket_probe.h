@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "ferrybus/channel/protocols/socket_stream.h"
-#include "ferrybus/examples/demo/control.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 #include "ferrybus/vsp/bus.h"
 #include "ferrybus/vsp/socket/socket_device.h"
 
@@ -28,18 +28,16 @@ class SocketProbe final : public SocketStream::Events {
 
   vsp::DeviceOffer Offer();
   // Goes on where the probe of another process was.
-  void Continue(const demo::Json& state);
+  void Continue(const ProbeState& state);
   // Sends some more; a few times a second.
   void Tick();
-  demo::Json State() const;
+  ProbeState State() const;
 
  private:
   void OnReadable() override;
 
   vsp::SocketDevice device_;
-  uint64_t sent_ = 0;
-  uint64_t received_ = 0;
-  uint64_t wrong_ = 0;
+  ProbeState is_ = {.is_open = 1};
 };
 
 }  // namespace ferrybus::hypervisor

@@ -34,28 +34,28 @@ static_assert(sizeof(MessageSlot) == kSintAreaBytes);
 
 Synic::Synic(const GuestMemory* memory, uint32_t vp_count, Interrupt interrupt)
     : memory_(memory), interrupt_(std::move(interrupt)), vps_(vp_count) {
-  for (Vp& vp : vps_) vp.sints.fill(kSintMasked);
+  for (Vp& vp : vps_) vp.is.sints.fill(kSintMasked);
 }
 
 bool Synic::ReadMsr(uint32_t vp, uint32_t msr, uint64_t* value) const {
   const Vp& state = vps_[vp];
   const std::lock_guard lock(state.mutex);
   if (msr >= kMsrSint0 && msr < kMsrSint0 + kSintCount) {
-    *value = state.sints[msr - kMsrSint0];
+    *value = state.is.sints[msr - kMsrSint0];
     return true;
   }
   switch (msr) {
     case kMsrSynicControl:
-      *value = state.control;
+      *value = state.is.control;
       return true;
     case kMsrSynicVersion:
       *value = 1;
       return true;
     case kMsrEventFlagsPage:
-      *value = state.event_flags_page;
+      *value = state.is.event_flags_page;
       return true;
     case kMsrMessagePage:
-      *value = state.message_page;
+      *value = state.is.message_page;
       return true;
     case kMsrEndOfMessage:
       *value = 0;
@@ -69,18 +69,18 @@ bool Synic::WriteMsr(uint32_t vp, uint32_t msr, uint64_t value) {
   Vp& state = vps_[vp];
   const std::lock_guard lock(state.mutex);
   if (msr >= kMsrSint0 && msr < kMsrSint0 + kSintCount) {
-    state.sints[msr - kMsrSint0] = value;
+    state.is.sints[msr - kMsrSint0] = value;
     return true;
   }
   switch (msr) {
     case kMsrSynicControl:
-      state.control = value;
+      state.is.control = value;
       return true;
     case kMsrEventFlagsPage:
-      state.event_flags_page = value;
+      state.is.event_flags_page = value;
       return true;
     case kMsrMessagePage:
-      state.message_page = value;
+      state.is.message_page = value;
       return true;
     case kMsrEndOfMessage:
       // The bridge looks again by itself (BusBridge).
@@ -90,7 +90,18 @@ bool Synic::WriteMsr(uint32_t vp, uint32_t msr, uint64_t value) {
   }
 }
 
-absl::Span<std::byte> Synic::SintArea(const Vp& vp, uint64_t page) const {
+SynicVpState Synic::Save(uint32_t vp) const {
+  const std::lock_guard lock(vps_[vp].mutex);
+  return vps_[vp].is;
+}
+
+void Synic::Load(uint32_t vp, const SynicVpState& state) {
+  const std::lock_guard lock(vps_[vp].mutex);
+  vps_[vp].is = state;
+}
+
+absl::Span<std::byte> Synic::SintArea(const SynicVpState& vp,
+                                      uint64_t page) const {
   if ((vp.control & kPageEnable) == 0 || (page & kPageEnable) == 0) return {};
   return memory_->Translate((page & kPageAddress) + kVmbusSint * kSintAreaBytes,
                             kSintAreaBytes);
@@ -101,7 +112,7 @@ Synic::Delivery Synic::PostMessage(uint32_t vp,
   if (vp >= vps_.size()) return Delivery::kDropped;
   Vp& state = vps_[vp];
   const std::lock_guard lock(state.mutex);
-  const absl::Span<std::byte> area = SintArea(state, state.message_page);
+  const absl::Span<std::byte> area = SintArea(state.is, state.is.message_page);
   if (area.empty()) return Delivery::kDropped;
   auto* const slot = reinterpret_cast<MessageSlot*>(area.data());
   // Pairs with the guest's exchange that empties the slot.
@@ -117,7 +128,7 @@ Synic::Delivery Synic::PostMessage(uint32_t vp,
   std::memcpy(slot->payload, payload.data(), payload.size());
   // The guest reads the rest after it has seen the type.
   type.store(kMessageTypeChannel, std::memory_order_release);
-  interrupt_(vp, state.sints[kVmbusSint]);
+  interrupt_(vp, state.is.sints[kVmbusSint]);
   return Delivery::kDelivered;
 }
 
@@ -125,14 +136,15 @@ void Synic::SetEventFlag(uint32_t vp, uint32_t flag) {
   if (vp >= vps_.size() || flag >= kFlagCount) return;
   Vp& state = vps_[vp];
   const std::lock_guard lock(state.mutex);
-  const absl::Span<std::byte> area = SintArea(state, state.event_flags_page);
+  const absl::Span<std::byte> area =
+      SintArea(state.is, state.is.event_flags_page);
   if (area.empty()) return;
   auto* const words = reinterpret_cast<uint32_t*>(area.data());
   const uint32_t bit = uint32_t{1} << (flag % 32);
   // What the channel's ring got before is visible to who sees the flag.
   std::atomic_ref<uint32_t> word(words[flag / 32]);
   if ((word.fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) {
-    interrupt_(vp, state.sints[kVmbusSint]);
+    interrupt_(vp, state.is.sints[kVmbusSint]);
   }
 }
 

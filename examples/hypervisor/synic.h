@@ -14,7 +14,6 @@
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_SYNIC_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_SYNIC_H_
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -23,6 +22,7 @@
 #include "absl/types/span.h"
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/messages.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 
 namespace ferrybus::hypervisor {
 
@@ -46,6 +46,10 @@ class Synic {
   bool ReadMsr(uint32_t vp, uint32_t msr, uint64_t* value) const;
   bool WriteMsr(uint32_t vp, uint32_t msr, uint64_t value);
 
+  // REQUIRES: there is such a processor.
+  SynicVpState Save(uint32_t vp) const;
+  void Load(uint32_t vp, const SynicVpState& state);
+
   // REQUIRES: at most kMaxMessageSizeBytes.
   Delivery PostMessage(uint32_t vp, absl::Span<const std::byte> payload);
   // Without the guest's event flags page, or for a processor that there is
@@ -55,14 +59,11 @@ class Synic {
  private:
   struct Vp {
     mutable std::mutex mutex;
-    uint64_t control = 0;
-    uint64_t event_flags_page = 0;
-    uint64_t message_page = 0;
-    std::array<uint64_t, kSintCount> sints;
+    SynicVpState is;
   };
 
   // The SINT's part of a page, empty if there is none.
-  absl::Span<std::byte> SintArea(const Vp& vp, uint64_t page) const;
+  absl::Span<std::byte> SintArea(const SynicVpState& vp, uint64_t page) const;
 
   const GuestMemory* const memory_;
   const Interrupt interrupt_;

@@ -52,10 +52,8 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(
     if (ioctl(vcpu->fd_.get(), KVM_ENABLE_CAP, &synic) != 0) {
       return IoctlError("KVM_CAP_HYPERV_SYNIC2");
     }
-  } else if (index == 0) {
-    const int khz = ioctl(vcpu->fd_.get(), KVM_GET_TSC_KHZ, 0);
-    if (khz <= 0) return IoctlError("KVM_GET_TSC_KHZ");
-    world.msrs->SetTscFrequency(static_cast<uint64_t>(khz) * 1000);
+  } else {
+    world.msrs->SetTscFrequency(uint64_t{vcpu->tsc_khz()} * 1000);
   }
   return vcpu;
 }
@@ -85,15 +83,16 @@ MachineEnd Vcpu::Run() {
   action.sa_handler = [](int) {};
   sigaction(kStopSignal, &action, nullptr);
   thread_ = pthread_self();
-  while (!stopping_) {
+  while (true) {
     if (ioctl(fd_.get(), KVM_RUN, 0) != 0) {
+      // Only now what it had asked for before is done.
+      if (errno == EINTR && stopping_) return MachineEnd::kStopped;
       if (errno == EINTR || errno == EAGAIN) continue;
       return Fail(absl::StrCat("KVM_RUN: ", std::strerror(errno)));
     }
     const MachineEnd end = HandleExit();
     if (end != MachineEnd::kNone) return end;
   }
-  return MachineEnd::kStopped;
 }
 
 void Vcpu::Stop() {
@@ -104,6 +103,12 @@ void Vcpu::Stop() {
   if (const pthread_t thread = thread_; thread != pthread_t{}) {
     pthread_kill(thread, kStopSignal);
   }
+}
+
+void Vcpu::Continue() {
+  run_->immediate_exit = 0;
+  thread_ = pthread_t{};
+  stopping_ = false;
 }
 
 MachineEnd Vcpu::Fail(std::string error) {
@@ -242,10 +247,9 @@ MachineEnd Vcpu::HandleMsrWrite() {
 }
 
 uint64_t Vcpu::ReadTsc() const {
-  KvmList<kvm_msr_entry> msrs(1);
-  msrs.entries()->index = kMsrTsc;
-  (void)ioctl(fd_.get(), kKvmGetMsrs, msrs.header());
-  return msrs.entries()->data;
+  uint64_t value = 0;
+  (void)ReadMsr(kMsrTsc, &value);
+  return value;
 }
 
 }  // namespace ferrybus::hypervisor

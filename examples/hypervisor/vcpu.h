@@ -3,7 +3,8 @@
 // One virtual processor: runs the guest's code, and answers what it asks of
 // the machine around it.
 //
-// Thread safety: Run() on a thread of its own; Stop() from any.
+// Thread safety: Run() on a thread of its own; Stop() from any; the others
+// while it does not run.
 
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_VCPU_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_VCPU_H_
@@ -18,12 +19,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/examples/hypervisor/boot_linux.h"
 #include "ferrybus/examples/hypervisor/hypercalls.h"
 #include "ferrybus/examples/hypervisor/hyperv_msrs.h"
 #include "ferrybus/examples/hypervisor/kvm.h"
+#include "ferrybus/examples/hypervisor/machine_state.h"
 #include "ferrybus/examples/hypervisor/serial_port.h"
 #include "ferrybus/examples/hypervisor/synic.h"
 
@@ -65,9 +68,17 @@ class Vcpu {
   absl::Status SetEntry(const BootEntry& entry);
 
   // Until the machine ends by this processor, or Stop().  kFailed: error()
-  // says why.
+  // says why.  Stopped, nothing that the guest asked for is half done.
   MachineEnd Run();
   void Stop();
+  // After Stop(): it may run again.
+  void Continue();
+
+  // Its state, but the SynIC's.  A load that fails leaves it half done.
+  absl::Status Save(VcpuState* state) const;
+  absl::Status Load(const VcpuState& state) const;
+  uint32_t tsc_khz() const;
+
   const std::string& error() const { return error_; }
 
  private:
@@ -81,6 +92,12 @@ class Vcpu {
   void HandleHypercallPort();
   MachineEnd HandleMsrWrite();
   uint64_t ReadTsc() const;
+  absl::Status Call(unsigned long request, const char* name,
+                    const void* argument) const;
+  bool HasXcrs() const;
+  // False: there is no such register.
+  bool ReadMsr(uint32_t msr, uint64_t* value) const;
+  absl::Status LoadMsrs(absl::Span<const kvm_msr_entry> msrs) const;
   MachineEnd Fail(std::string error);
   MachineEnd TripleFault();
 

@@ -46,6 +46,11 @@ absl::Status CheckOptions(const StorageDeviceOptions& options) {
         absl::StrCat("storage device: requests_max is ", options.requests_max,
                      ", must be 1 to 65536"));
   }
+  if (options.sub_channels_max > kSubChannelsMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "storage device: sub_channels_max is ", options.sub_channels_max,
+        ", must be at most ", kSubChannelsMax));
+  }
   return absl::OkStatus();
 }
 
@@ -99,8 +104,13 @@ StorageDevice::StorageDevice(std::unique_ptr<BlockBackend> backend,
     : backend_(std::move(backend)),
       options_(options),
       disk_(MakeModel(backend_->info(), options)),
-      session_(options.max_transfer_bytes),
-      requests_(options.requests_max) {}
+      session_(options.max_transfer_bytes, options.sub_channels_max),
+      requests_((options.sub_channels_max + size_t{1}) * options.requests_max),
+      restored_(options.sub_channels_max + size_t{1}) {
+  for (uint32_t i = 1; i <= options.sub_channels_max; ++i) {
+    sub_channels_.emplace_back(this, i);
+  }
+}
 
 // The backend goes first: it waits for I/O into the buffers of packets that
 // the requests still hold.
@@ -108,9 +118,9 @@ StorageDevice::~StorageDevice() { backend_.reset(); }
 
 // -- Packets in, answers out -------------------------------------------------
 
-void StorageDevice::ProcessPacket(IncomingPacket packet) {
+void StorageDevice::ProcessPacketOf(uint32_t channel, IncomingPacket packet) {
   ++counters_.packets;
-  Request* request = Acquire(packet);
+  Request* request = Acquire(channel, packet);
   if (request != nullptr) {
     Dispatch(*request);
     return;
@@ -135,10 +145,20 @@ void StorageDevice::ProcessingComplete(size_t count) {
   SubmitEnqueued();
 }
 
-StorageDevice::Request* StorageDevice::Acquire(IncomingPacket& packet) {
+absl::Span<StorageDevice::Request> StorageDevice::RequestsOf(uint32_t channel) {
+  return absl::MakeSpan(requests_).subspan(
+      size_t{channel} * options_.requests_max, options_.requests_max);
+}
+
+uint32_t StorageDevice::IndexOf(const Request& request) const {
+  return static_cast<uint32_t>(&request - requests_.data());
+}
+
+StorageDevice::Request* StorageDevice::Acquire(uint32_t channel,
+                                               IncomingPacket& packet) {
   const uint32_t slot = packet.info().slot;
-  if (slot >= requests_.size()) return nullptr;
-  Request& request = requests_[slot];
+  if (slot >= options_.requests_max) return nullptr;
+  Request& request = RequestsOf(channel)[slot];
   if (request.state != Request::State::kFree) return nullptr;
   request.state = Request::State::kWaiting;
   request.abandoned = false;
@@ -219,6 +239,10 @@ void StorageDevice::Dispatch(Request& request) {
       ++resetting_;
       return;
     default: {
+      if (IndexOf(request) >= options_.requests_max) {
+        FinishWithStatus(request, vstor::kStatusInvalidDeviceState);
+        return;
+      }
       const vstor::Packet answer = session_.Answer(*packet);
       if (answer.status != vstor::kStatusSuccess) ++counters_.refused;
       Finish(request, answer);
@@ -337,7 +361,7 @@ void StorageDevice::StartOutcome(Request& request, const ScsiOutcome& outcome) {
 void StorageDevice::Enqueue(Request& request) {
   if (waiting_.empty() && TryEnqueue(request)) return;
   request.state = Request::State::kWaiting;
-  waiting_.push_back(request.packet.info().slot);
+  waiting_.push_back(IndexOf(request));
 }
 
 // False: the backend is full.
@@ -345,7 +369,7 @@ bool StorageDevice::TryEnqueue(Request& request) {
   BlockRequest io;
   io.op = request.op;
   io.durable = request.durable;
-  io.cookie = request.packet.info().slot;
+  io.cookie = IndexOf(request);
   if (request.op != BlockOp::kFlush) {
     const ByteRange& range = request.ranges[request.next_range];
     io.offset_bytes = range.offset_bytes;
@@ -372,8 +396,8 @@ bool StorageDevice::TryEnqueue(Request& request) {
   return false;
 }
 
-void StorageDevice::OnIoDone(uint32_t slot, int32_t result) {
-  Request& request = requests_[slot];
+void StorageDevice::OnIoDone(uint32_t index, int32_t result) {
+  Request& request = requests_[index];
   if (request.abandoned) {
     FinishWithStatus(request, vstor::kStatusSuccess);
     return;
@@ -445,13 +469,23 @@ absl::Status StorageDevice::OnOpened(ServerChannel& channel,
   return absl::OkStatus();
 }
 
-// What the backend does not have is given up; the rest ends as its I/O does,
-// since until then it may touch guest memory.
 void StorageDevice::OnClosed() {
   session_.Reset();
-  waiting_.clear();
-  restored_.clear();
-  for (Request& request : requests_) {
+  CloseChannel(0);
+}
+
+// What the backend does not have is given up; the rest ends as its I/O does,
+// since until then it may touch guest memory.
+void StorageDevice::CloseChannel(uint32_t channel) {
+  const absl::Span<Request> closing = RequestsOf(channel);
+  const uint32_t first = IndexOf(closing.front());
+  waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(),
+                                [&](uint32_t index) {
+                                  return index - first < closing.size();
+                                }),
+                 waiting_.end());
+  restored_[channel].clear();
+  for (Request& request : closing) {
     if (request.state == Request::State::kFree) continue;
     if (request.state == Request::State::kSubmitted) {
       request.abandoned = true;

@@ -44,6 +44,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
@@ -66,9 +67,12 @@ struct StorageDeviceOptions {
   std::array<uint8_t, 16> uuid = {};
   // Of one SRB; whole pages, at most 4 MiB less one page.
   uint32_t max_transfer_bytes = 1u << 20;
-  // Packets in flight; those beyond are answered "busy".  At least the
-  // channel's quota.
+  // Packets in flight in one channel; those beyond are answered "busy".  At
+  // least the channel's quota.
   uint32_t requests_max = 1024;
+  // Further channels to the same disk, which a guest may ask for to use them
+  // from several processors; at most kSubChannelsMax.  See SubChannelOffers.
+  uint16_t sub_channels_max = 0;
 };
 
 class StorageDevice final : public Device {
@@ -94,6 +98,12 @@ class StorageDevice final : public Device {
   // Completes the packets whose I/O ended; returns how many I/Os did.
   size_t Poll();
 
+  // The device of a sub-channel, 1 to sub_channels_max.
+  Device* sub_channel(uint16_t index) { return &sub_channels_[index - 1]; }
+  uint16_t sub_channels_max() const { return options_.sub_channels_max; }
+  // How many the guest has asked for and must be offered now.
+  uint16_t sub_channels_wanted() const { return session_.sub_channels(); }
+
   const DiskModel& disk() const { return disk_.model(); }
   VstorPhase phase() const { return session_.phase(); }
   const Counters& counters() const { return counters_; }
@@ -103,23 +113,61 @@ class StorageDevice final : public Device {
   // -- Device --------------------------------------------------------------
   absl::Status OnOpened(ServerChannel& channel,
                         absl::Span<const std::byte> user_data) override;
-  void OnStarted() override;
+  void OnStarted() override { StartChannel(0); }
   void OnClosed() override;
-  void ProcessPacket(IncomingPacket packet) override;
+  void ProcessPacket(IncomingPacket packet) override {
+    ProcessPacketOf(0, std::move(packet));
+  }
   void ProcessingComplete(size_t count) override;
   IncomingPolicy incoming_policy() const override {
     return IncomingPolicy::kResume;
   }
   absl::StatusOr<std::string> SaveDevice() override;
   savestate::SizeAnswer SavePacket(const PacketInfo& packet,
-                                   absl::Span<std::byte> out) override;
+                                   absl::Span<std::byte> out) override {
+    return SavePacketOf(0, packet, out);
+  }
   absl::Status OnRestored(ServerChannel& channel,
                           absl::Span<const std::byte> state) override;
   absl::Status RestorePacket(IncomingPacket packet,
-                             absl::Span<const std::byte> blob) override;
+                             absl::Span<const std::byte> blob) override {
+    return RestorePacketOf(0, std::move(packet), blob);
+  }
 
  private:
-  // One packet in flight; its index is PacketInfo::slot.
+  // A sub-channel: packets and nothing else, since the handshake is the
+  // primary channel's.
+  class SubChannel final : public Device {
+   public:
+    SubChannel(StorageDevice* device, uint32_t channel)
+        : device_(device), channel_(channel) {}
+    void OnStarted() override { device_->StartChannel(channel_); }
+    void OnClosed() override { device_->CloseChannel(channel_); }
+    void ProcessPacket(IncomingPacket packet) override {
+      device_->ProcessPacketOf(channel_, std::move(packet));
+    }
+    void ProcessingComplete(size_t count) override {
+      device_->ProcessingComplete(count);
+    }
+    IncomingPolicy incoming_policy() const override {
+      return IncomingPolicy::kResume;
+    }
+    savestate::SizeAnswer SavePacket(const PacketInfo& packet,
+                                     absl::Span<std::byte> out) override {
+      return device_->SavePacketOf(channel_, packet, out);
+    }
+    absl::Status RestorePacket(IncomingPacket packet,
+                               absl::Span<const std::byte> blob) override {
+      return device_->RestorePacketOf(channel_, std::move(packet), blob);
+    }
+
+   private:
+    StorageDevice* const device_;
+    const uint32_t channel_;
+  };
+
+  // One packet in flight; its place in the table is that of its channel (0 is
+  // the primary one) and PacketInfo::slot.
   struct Request {
     enum class State : uint8_t {
       kFree,
@@ -147,7 +195,17 @@ class StorageDevice final : public Device {
   StorageDevice(std::unique_ptr<BlockBackend> backend,
                 const StorageDeviceOptions& options);
 
-  Request* Acquire(IncomingPacket& packet);
+  void ProcessPacketOf(uint32_t channel, IncomingPacket packet);
+  savestate::SizeAnswer SavePacketOf(uint32_t channel, const PacketInfo& packet,
+                                     absl::Span<std::byte> out);
+  absl::Status RestorePacketOf(uint32_t channel, IncomingPacket packet,
+                               absl::Span<const std::byte> blob);
+  void StartChannel(uint32_t channel);
+  void CloseChannel(uint32_t channel);
+  absl::Span<Request> RequestsOf(uint32_t channel);
+  uint32_t IndexOf(const Request& request) const;
+
+  Request* Acquire(uint32_t channel, IncomingPacket& packet);
   // Ends the request: frees its entry and completes its packet.
   void Finish(Request& request, const vstor::Packet& answer);
   void FinishWithStatus(Request& request, uint32_t status);
@@ -161,11 +219,11 @@ class StorageDevice final : public Device {
   void StartOutcome(Request& request, const ScsiOutcome& outcome);
   void Enqueue(Request& request);
   bool TryEnqueue(Request& request);
-  void OnIoDone(uint32_t slot, int32_t result);
+  void OnIoDone(uint32_t index, int32_t result);
   void EnqueueWaiting();
   void FinishResets();
   void SubmitEnqueued();
-  Request* FindRequest(const PacketInfo& packet);
+  Request* FindRequest(uint32_t channel, const PacketInfo& packet);
   StorageDeviceState State() const;
 
   std::unique_ptr<BlockBackend> backend_;
@@ -174,13 +232,14 @@ class StorageDevice final : public Device {
   VstorSession session_;
   Counters counters_;
 
+  std::vector<SubChannel> sub_channels_;
   std::vector<Request> requests_;
   size_t in_flight_ = 0;
   size_t resetting_ = 0;
   uint64_t next_sequence_ = 0;
   bool enqueued_ = false;
-  std::deque<uint32_t> waiting_;
-  std::vector<uint32_t> restored_;
+  std::deque<uint32_t> waiting_;                 // indices
+  std::vector<std::vector<uint32_t>> restored_;  // by channel
   std::vector<iovec> scratch_buffers_;
 };
 

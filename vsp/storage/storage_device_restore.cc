@@ -69,6 +69,7 @@ StorageDeviceState StorageDevice::State() const {
   state.phase = session_.phase();
   state.version = session_.version();
   state.max_transfer_bytes = model.max_transfer_bytes;
+  state.sub_channels = session_.sub_channels();
   state.disk.size_bytes = model.size_bytes;
   state.disk.block_bytes = kLogicalBlockBytes;
   state.disk.read_only = model.read_only;
@@ -90,21 +91,27 @@ absl::Status StorageDevice::OnRestored(ServerChannel& channel,
   if (absl::Status status = CheckSameDisk(*saved, State()); !status.ok()) {
     return status;
   }
-  session_.Restore(saved->phase, saved->version);
+  if (saved->sub_channels > options_.sub_channels_max) {
+    return Mismatch("number of sub-channels", absl::StrCat(saved->sub_channels),
+                    absl::StrCat("at most ", options_.sub_channels_max));
+  }
+  session_.Restore(saved->phase, saved->version, saved->sub_channels);
   return absl::OkStatus();
 }
 
-StorageDevice::Request* StorageDevice::FindRequest(const PacketInfo& packet) {
-  if (packet.slot >= requests_.size()) return nullptr;
-  Request& request = requests_[packet.slot];
+StorageDevice::Request* StorageDevice::FindRequest(uint32_t channel,
+                                                   const PacketInfo& packet) {
+  if (packet.slot >= options_.requests_max) return nullptr;
+  Request& request = RequestsOf(channel)[packet.slot];
   if (request.state == Request::State::kFree) return nullptr;
   if (request.packet.info().generation != packet.generation) return nullptr;
   return &request;
 }
 
-savestate::SizeAnswer StorageDevice::SavePacket(const PacketInfo& packet,
-                                                absl::Span<std::byte> out) {
-  const Request* request = FindRequest(packet);
+savestate::SizeAnswer StorageDevice::SavePacketOf(uint32_t channel,
+                                                  const PacketInfo& packet,
+                                                  absl::Span<std::byte> out) {
+  const Request* request = FindRequest(channel, packet);
   if (request == nullptr) {
     return savestate::SizeAnswer::Failed(absl::InternalError(absl::StrCat(
         "storage device: packet in slot ", packet.slot, " of generation ",
@@ -123,8 +130,9 @@ savestate::SizeAnswer StorageDevice::SavePacket(const PacketInfo& packet,
   return savestate::SizeAnswer::Ok(blob.size());
 }
 
-absl::Status StorageDevice::RestorePacket(IncomingPacket packet,
-                                          absl::Span<const std::byte> blob) {
+absl::Status StorageDevice::RestorePacketOf(uint32_t channel,
+                                            IncomingPacket packet,
+                                            absl::Span<const std::byte> blob) {
   absl::StatusOr<StoragePacketState> saved = ParsePacketState(blob);
   if (!saved.ok()) return saved.status();
   if (saved->done) {
@@ -143,22 +151,22 @@ absl::Status StorageDevice::RestorePacket(IncomingPacket packet,
     }
   }
   const uint32_t slot = packet.info().slot;
-  Request* request = Acquire(packet);
+  Request* request = Acquire(channel, packet);
   if (request == nullptr) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "storage device: no entry for the packet in slot ", slot, " of ",
-        requests_.size(), ": raise requests_max to the channel's quota"));
+        options_.requests_max, ": raise requests_max to the channel's quota"));
   }
   request->state = Request::State::kRestored;
   if (saved->done) request->saved_result = saved->result;
-  restored_.push_back(slot);
+  restored_[channel].push_back(IndexOf(*request));
   return absl::OkStatus();
 }
 
-void StorageDevice::OnStarted() {
+void StorageDevice::StartChannel(uint32_t channel) {
   // In the saved order, which is the guest's.
-  for (uint32_t slot : std::exchange(restored_, {})) {
-    Request& request = requests_[slot];
+  for (uint32_t index : std::exchange(restored_[channel], {})) {
+    Request& request = requests_[index];
     request.state = Request::State::kWaiting;
     if (!request.saved_result.has_value()) {
       ++counters_.reissued;

@@ -46,6 +46,7 @@ struct StorageDeviceState {
   uint16_t version = 0;
   uint32_t max_transfer_bytes = 0;
   DiskIdentity disk;
+  uint16_t sub_channels = 0;
 
   friend bool operator==(const StorageDeviceState&,
                          const StorageDeviceState&) = default;

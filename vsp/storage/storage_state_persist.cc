@@ -126,6 +126,7 @@ std::string SerializeDeviceState(const StorageDeviceState& state) {
   disk.set_can_discard(state.disk.can_discard);
   disk.set_serial(state.disk.serial);
   disk.set_uuid(state.disk.uuid.data(), state.disk.uuid.size());
+  message.set_sub_channels(state.sub_channels);
   return message.SerializeAsString();
 }
 
@@ -149,8 +150,15 @@ absl::StatusOr<StorageDeviceState> ParseDeviceState(
   if (absl::Status status = CheckIdentity(message.disk()); !status.ok()) {
     return status;
   }
+  if (message.sub_channels() > kSubChannelsMax ||
+      (message.sub_channels() > 0 && *phase != VstorPhase::kReady)) {
+    return Corrupt("sub_channels", message.sub_channels(),
+                   absl::StrCat("at most ", kSubChannelsMax,
+                                ", and 0 before the handshake ended"));
+  }
   StorageDeviceState state;
   state.phase = *phase;
+  state.sub_channels = static_cast<uint16_t>(message.sub_channels());
   state.version = static_cast<uint16_t>(version);
   state.max_transfer_bytes = message.max_transfer_bytes();
   state.disk.size_bytes = message.disk().size_bytes();

@@ -29,6 +29,10 @@ vstor::Packet VstorSession::Answer(const vstor::Packet& request) {
         answer.status = vstor::kStatusSuccess;
         vstor::ChannelProperties properties = {};
         properties.max_transfer_bytes = max_transfer_bytes_;
+        properties.max_channels = sub_channels_max_;
+        if (sub_channels_max_ > 0) {
+          properties.flags = vstor::kPropertyMultiChannel;
+        }
         vstor::SetBody(properties, answer);
       }
       break;
@@ -38,6 +42,8 @@ vstor::Packet VstorSession::Answer(const vstor::Packet& request) {
       }
       break;
     case Operation::kCreateMultiChannels:
+      answer.status = CreateSubChannels(request);
+      break;
     case Operation::kFchbaData:
       answer.status = vstor::kStatusNotSupported;
       break;
@@ -65,14 +71,25 @@ uint32_t VstorSession::AgreeOnVersion(const vstor::Packet& request) {
   return vstor::kStatusSuccess;
 }
 
-void VstorSession::Reset() {
-  phase_ = VstorPhase::kStart;
-  version_ = 0;
+uint32_t VstorSession::CreateSubChannels(const vstor::Packet& request) {
+  if (sub_channels_max_ == 0) return vstor::kStatusNotSupported;
+  if (!ready() || sub_channels_ != 0) return vstor::kStatusInvalidDeviceState;
+  const uint16_t count =
+      vstor::GetBody<vstor::SubChannelRequest>(request).count;
+  if (count == 0 || count > sub_channels_max_) {
+    return vstor::kStatusInvalidParameter;
+  }
+  sub_channels_ = count;
+  return vstor::kStatusSuccess;
 }
 
-void VstorSession::Restore(VstorPhase phase, uint16_t version) {
+void VstorSession::Reset() { Restore(VstorPhase::kStart, 0, 0); }
+
+void VstorSession::Restore(VstorPhase phase, uint16_t version,
+                           uint16_t sub_channels) {
   phase_ = phase;
   version_ = version;
+  sub_channels_ = sub_channels;
 }
 
 }  // namespace ferrybus::vsp

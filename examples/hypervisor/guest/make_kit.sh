@@ -34,11 +34,19 @@ done
 PATH="$PATH:/usr/sbin:/sbin"
 
 # The kernel's own package: the one that the meta package names today.
+kernel_package() {
+  { apt-cache depends linux-image-cloud-amd64 2>/dev/null || true; } |
+    sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+}
+
 fetch_kernel() {
   local name deb="${FERRYBUS_KERNEL_DEB:-}"
   if [[ -z "$deb" ]]; then
-    name="$(apt-cache depends linux-image-cloud-amd64 |
-      sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)"
+    name="$(kernel_package)"
+    if [[ -z "$name" && "$(id -u)" == 0 ]]; then
+      apt-get -q update >/dev/null
+      name="$(kernel_package)"
+    fi
     [[ -n "$name" ]] || die "apt knows no linux-image-cloud-amd64"
     (cd "$kit" && apt-get -q download "$name" >/dev/null)
     deb="$(ls "$kit/$name"_*.deb)"

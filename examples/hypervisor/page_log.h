@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+//
+// Which pages of guest RAM the host's side may have written: KVM's dirty log
+// knows only what processors write.  PageLog is a bit for each page, in a file
+// that another process can look into; LoggedMemory sets the bits of all that is
+// handed out.  They stay set as long as somebody runs, since who got the memory
+// may write at any time.
+//
+// A log lives as long as the process that writes.  A migration therefore starts
+// with a new process behind the devices (DeviceSupervisor).
+//
+// Thread safety: any thread, several processes.
+// Memory ordering: a bit is set before the memory is handed out.
+
+#ifndef FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
+#define FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ferrybus/channel/guest_memory.h"
+
+namespace ferrybus::hypervisor {
+
+class PageLog {
+ public:
+  // In the file, which is replaced by an empty one; without a path, for this
+  // process alone.
+  static absl::StatusOr<std::unique_ptr<PageLog>> Create(
+      uint64_t page_count, const std::string& path = {});
+  // Another process's.  FailedPrecondition: it is of another size.
+  static absl::StatusOr<std::unique_ptr<PageLog>> Open(uint64_t page_count,
+                                                       const std::string& path);
+  ~PageLog();
+  PageLog(const PageLog&) = delete;
+  PageLog& operator=(const PageLog&) = delete;
+
+  // REQUIRES: there are such pages.
+  void Mark(uint64_t first_page, uint64_t pages);
+  // Nobody marks meanwhile.
+  void Clear();
+  // Calls with each run of pages that are marked.
+  void ForEach(
+      absl::FunctionRef<void(uint64_t first_page, uint64_t pages)> run) const;
+
+ private:
+  explicit PageLog(absl::Span<std::atomic<uint64_t>> words) : words_(words) {}
+  static absl::StatusOr<std::unique_ptr<PageLog>> Map(uint64_t page_count,
+                                                      const std::string& path,
+                                                      int flags);
+
+  const absl::Span<std::atomic<uint64_t>> words_;
+};
+
+class LoggedMemory final : public GuestMemory {
+ public:
+  // Borrows both.
+  LoggedMemory(const GuestMemory* memory, PageLog* log)
+      : memory_(memory), log_(log) {}
+
+  absl::Span<std::byte> Translate(uint64_t gpa, uint64_t length) const override;
+  uint64_t page_count() const override { return memory_->page_count(); }
+  int file() const override { return memory_->file(); }
+  // Asked by who maps the page.
+  uint64_t FileOffset(uint64_t page_number) const override;
+
+ private:
+  const GuestMemory* const memory_;
+  PageLog* const log_;
+};
+
+// Calls with each run of bits that are set in the words.
+void ForEachRun(absl::Span<const uint64_t> words,
+                absl::FunctionRef<void(uint64_t first, uint64_t count)> run);
+
+}  // namespace ferrybus::hypervisor
+
+#endif  // FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
