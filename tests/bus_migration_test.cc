@@ -258,6 +258,29 @@ TEST_F(BusMigrationTest, OtherOffersAreRefused) {
   EXPECT_EQ(guest_.answers(*channel_), 3u);
 }
 
+// What a device completes after the pause may have put its data into memory
+// that was sent before.  So the other host has that packet in flight, instead
+// of an answer without its data.
+TEST_F(BusMigrationTest, CompletionAfterThePauseStaysInFlight) {
+  guest_.Request(*channel_, 1);
+  guest_.Pump(*bus_);
+  ASSERT_TRUE(channels_->Prepare(migration::Role::kSource).ok());
+  ASSERT_TRUE(*channels_->Pause());
+  Answer(*device_);
+  const savestate::SizeAnswer size = channels_->SaveMutable({});
+  std::vector<std::byte> saved(*size.bytes);
+  ASSERT_EQ(channels_->SaveMutable(absl::MakeSpan(saved)).bytes, *size.bytes);
+
+  bus_ = nullptr;
+  vsp::LoggingDevice next;
+  const vsp::DeviceOffer devices[] = {{vsp::TestParams(1), &next}};
+  auto bus = vsp::Bus::Restore(saved, vsp::BusOptions(), guest_.memory.get(),
+                               &guest_.doorbell, devices);
+  ASSERT_TRUE(bus.ok()) << bus.status();
+  EXPECT_EQ(next.held.size(), 1u);
+  next.held.clear();
+}
+
 // The old owner goes on with what is in flight.
 TEST_F(BusMigrationTest, FailureAfterThePause) {
   guest_.Request(*channel_, 3);

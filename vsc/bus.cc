@@ -32,7 +32,8 @@ void Bus::AddDriver(const Guid& interface_type, Driver* driver,
 void Bus::RemoveDriver(Driver* driver) {
   RingChannel* const its = channel(driver);
   if (its != nullptr) {
-    if (its->life_.is_up()) (void)connection_.Close(its->id());
+    // Also when the driver has not heard that it is open.
+    (void)connection_.Close(its->id());
     StartClose(*its);
   }
   const auto end = std::remove_if(
@@ -273,7 +274,12 @@ absl::Status Bus::AttachAndOpen(RingChannel& channel) {
 
 void Bus::OnOpenResult(ChannelId id, uint32_t status) {
   RingChannel* const channel = Find(id);
-  if (channel == nullptr || channel->is_closing_) return;
+  if (channel == nullptr) return;
+  if (channel->is_closing_) {
+    if (status == 0) (void)connection_.Close(id);
+    if (channel->awaits_open_result_) TearDown(*channel);
+    return;
+  }
   if (status != 0) {
     return OpenFailed(*channel, absl::UnavailableError(absl::StrCat(
                                     "channel ", static_cast<uint32_t>(id),
@@ -297,9 +303,7 @@ absl::Status Bus::Close(Driver* driver) {
 
 absl::Status Bus::Unload() {
   for (const auto& [id, channel] : channels_) {
-    if (channel->life_.is_up() && connection_.Close(id).ok()) {
-      StartClose(*channel);
-    }
+    if (connection_.Close(id).ok()) StartClose(*channel);
   }
   return connection_.Unload();
 }
@@ -307,6 +311,18 @@ absl::Status Bus::Unload() {
 void Bus::StartClose(RingChannel& channel) {
   if (std::exchange(channel.is_closing_, true)) return;
   channel.life_.Close(ChannelLink::kDisabled);
+  // The next channel may have its number.
+  for (std::vector<ChannelId>* const due : {&opened_, &post_started_}) {
+    due->erase(std::remove(due->begin(), due->end(), channel.id()), due->end());
+  }
+  // A channel that the host may be opening is closed first, when it has.
+  channel.awaits_open_result_ =
+      connection_.channel_state(channel.id()) == ClientChannelState::kOpening;
+  if (!channel.awaits_open_result_) TearDown(channel);
+}
+
+void Bus::TearDown(RingChannel& channel) {
+  channel.awaits_open_result_ = false;
   // Those that the host has not confirmed follow when it has.
   for (const auto& [gpadl, handle] : channel.gpadls_) {
     (void)connection_.TeardownGpadl(gpadl);
@@ -340,6 +356,7 @@ void Bus::OnRescind(ChannelId id) {
   }
   channel->is_rescinded_ = true;
   StartClose(*channel);
+  if (channel->awaits_open_result_) TearDown(*channel);
 }
 
 void Bus::OnUnloaded() {

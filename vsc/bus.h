@@ -146,6 +146,7 @@ class Bus final : private ClientEvents {
   absl::Status StartOpen(RingChannel& channel);
   absl::Status AttachAndOpen(RingChannel& channel);
   void StartClose(RingChannel& channel);
+  void TearDown(RingChannel& channel);
   void OpenFailed(RingChannel& channel, const absl::Status& status);
   void OnDeviceGpadlCreated(RingChannel& channel, GpadlId gpadl,
                             uint32_t status);

@@ -276,6 +276,51 @@ TEST_F(BusTest, ARescindWhileOpeningGivesEverythingBack) {
   }
 }
 
+// At every message of an opening: the host may be opening the channel, or have
+// opened it, without the driver's knowledge.
+TEST_F(BusTest, ADriverRemovedWhileOpeningMayComeAgain) {
+  for (int step = 0; step < 14; ++step) {
+    SCOPED_TRACE(step);
+    TestDriver driver;
+    bus_ = std::make_unique<Bus>(options_, memory_.get(), &pages_, &doorbell_);
+    bus_->AddDriver(Type(7), &driver);
+    const OfferId offer = Offer();
+    ASSERT_TRUE(bus_->Connect().ok());
+    for (int i = 0; i < step; ++i) {
+      if (!HostSays()) (void)GuestSays();
+    }
+    bus_->RemoveDriver(&driver);
+    Pump();
+    EXPECT_EQ(driver.opens, driver.closes);
+    EXPECT_EQ(bus_->channel(&driver), nullptr);
+    EXPECT_TRUE(AllPagesAreFree());
+    EXPECT_EQ(host_.connection.FindOffer(offer)->state,
+              ServerChannelState::kClosed);
+    bus_->AddDriver(Type(7), &driver);
+    Pump();
+    EXPECT_EQ(driver.opens, driver.closes + 1);
+    ASSERT_TRUE(bus_->Unload().ok());
+    Pump();
+    EXPECT_TRUE(AllPagesAreFree());
+    (void)host_.connection.RescindOffer(offer);
+  }
+}
+
+// Open, closed and opened again between two polls.
+TEST_F(BusTest, AChannelThatIsOpenedAgainIsToldOnce) {
+  Offer();
+  ASSERT_TRUE(bus_->Connect().ok());
+  Messages();
+  bus_->RemoveDriver(&driver_);
+  Messages();
+  ASSERT_EQ(bus_->channel(&driver_), nullptr);
+  bus_->AddDriver(Type(7), &driver_);
+  Messages();
+  Pump();
+  EXPECT_EQ(driver_.opens, 1);
+  EXPECT_EQ(driver_.closes, 0);
+}
+
 TEST_F(BusTest, AnOfferThatCouldNotBeOpenedDoesNotKeepItsDriver) {
   const absl::StatusOr<PageRun> hog = pages_.Allocate(kRamPages - 1);
   ASSERT_TRUE(hog.ok());
@@ -286,6 +331,17 @@ TEST_F(BusTest, AnOfferThatCouldNotBeOpenedDoesNotKeepItsDriver) {
   Offer();
   Pump();
   EXPECT_EQ(driver_.opens, 1);
+}
+
+// The host may write to them until it says that it has let go.
+TEST_F(BusTest, PagesAreNotUsedAgainWhileTheHostHasThem) {
+  Offer();
+  Connect();
+  ASSERT_TRUE(bus_->Close(&driver_).ok());
+  while (GuestSays()) EXPECT_FALSE(AllPagesAreFree());
+  EXPECT_FALSE(AllPagesAreFree());
+  Messages();
+  EXPECT_TRUE(AllPagesAreFree());
 }
 
 TEST_F(BusTest, UnloadClosesAndGivesEverythingBack) {

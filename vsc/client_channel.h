@@ -18,7 +18,8 @@
 //
 // Cost: no allocation per request once the table is warm.  A send copies the
 // payload into the ring; it is visible to the server at the next Flush(),
-// which the bus also does at the end of each Poll().
+// which the bus also does when it polls the channel: within callbacks nobody
+// else needs to.
 //
 //   channel.Send({.payload = srb, .buffers = ranges, .tag = index});
 //   ...

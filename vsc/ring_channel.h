@@ -164,8 +164,9 @@ class RingChannel final : public ClientChannel,
   PageRun ring_;
   uint32_t downstream_page_ = 0;
   GpadlId ring_gpadl_{};
-  bool has_ring_gpadl_ = false;  // the host has confirmed it
-  bool is_closing_ = false;      // the GPADLs are being torn down
+  bool has_ring_gpadl_ = false;      // the host has confirmed it
+  bool is_closing_ = false;          // the GPADLs are being torn down
+  bool awaits_open_result_ = false;  // is_closing_: they are then
   bool is_rescinded_ = false;
 };
 

@@ -92,6 +92,12 @@ absl::StatusOr<bool> BusMigratable::Pause() {
   if (!owner_->bus()->IsQuiescent()) return false;
   owner_->bus()->Freeze();
   is_frozen_ = true;
+  // Now, before the last memory is sent: what a device completes from here on
+  // may have put its data where it was sent already.  To the next owner that
+  // packet is in flight.
+  absl::StatusOr<std::string> saved = owner_->bus()->Save();
+  if (!saved.ok()) return saved.status();
+  saved_ = *std::move(saved);
   return true;
 }
 
@@ -100,11 +106,6 @@ savestate::SizeAnswer BusMigratable::SaveMutable(absl::Span<std::byte> out) {
   if (!is_frozen_) {
     return savestate::SizeAnswer::Failed(
         absl::FailedPreconditionError("only while paused"));
-  }
-  if (out.empty()) {
-    absl::StatusOr<std::string> saved = owner_->bus()->Save();
-    if (!saved.ok()) return savestate::SizeAnswer::Failed(saved.status());
-    saved_ = *std::move(saved);
   }
   return Give(saved_, out);
 }
@@ -131,6 +132,7 @@ void BusMigratable::Resume() {
     owner_->bus()->Thaw();
   }
   is_suspended_ = is_frozen_ = false;
+  saved_.clear();
 }
 
 }  // namespace ferrybus::vsp

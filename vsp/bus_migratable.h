@@ -8,8 +8,9 @@
 //   mutable    Bus::Save(): the connection, channels, packets in flight
 //
 // Pause() first takes what the guest has published, so that it is in flight and
-// not just in the ring, then suspends, waits for devices that drain, freezes.
-// The guest must be paused before.
+// not just in the ring, then suspends, waits for devices that drain, freezes
+// and saves.  The guest must be paused before.  What a device completes later
+// is not part of it: the other host has the packet in flight.
 //
 // Ownership: borrows owner and mutex.
 // Thread safety: as Migratable; every call holds `mutex`, as must whoever else
@@ -92,7 +93,7 @@ class BusMigratable final : public migration::Migratable {
   migration::Role role_ = migration::Role::kSource;
   bool is_suspended_ = false;
   bool is_frozen_ = false;
-  std::string saved_;  // between the two calls of SaveMutable()
+  std::string saved_;  // at the freeze
 };
 
 }  // namespace ferrybus::vsp
