@@ -73,6 +73,11 @@ absl::StatusOr<CheckpointFolder> CheckpointFolder::Open(
   if (auto status = folder.Create(); !status.ok()) return status;
   if (auto status = folder.Lock(); !status.ok()) return status;
   if (auto status = folder.CleanUp(); !status.ok()) return status;
+  // The last Write here may have failed after its rename: what is seen now must
+  // be there after a power loss, too, before anybody acts on it.
+  if (auto status = folder.Sync(folder.folder_, "the folder"); !status.ok()) {
+    return status;
+  }
   return folder;
 }
 

@@ -324,6 +324,29 @@ TEST(CheckpointFaultsTest, OpeningAndLoadingReportFaults) {
   }
 }
 
+// A Write whose last fsync failed, and whose rename could not be taken back:
+// what the next one who opens the folder finds, and acts on, no power loss
+// takes.
+// bad:K5 bad:K6 promise:P6
+TEST(CheckpointPowerLossTest, WhatIsFoundAfterAFailedWriteStays) {
+  SimulatedDisk disk;
+  FaultyFileSystem faulty(disk);
+  {
+    CheckpointFolder folder = OpenOrDie(faulty);
+    ASSERT_TRUE(folder.Write(AsBytes(FrameWith(1))).ok());
+    // Open, write, fsync, close and rename succeed.
+    faulty.FailAt(faulty.calls() + 5, EIO, /*sticky=*/true);
+    ASSERT_FALSE(folder.Write(AsBytes(FrameWith(2))).ok());
+    EXPECT_STREQ(faulty.failed_call(), "Sync");
+  }
+  CheckpointFolder folder = OpenOrDie(disk);
+  ASSERT_EQ(folder.LoadNewest().value().bytes, FrameWith(2));
+  folder.RemoveOld();
+  for (SimulatedDisk& after : disk.CrashStates()) {
+    EXPECT_EQ(OpenOrDie(after).LoadNewest().value().bytes, FrameWith(2));
+  }
+}
+
 // bad:K6 promise:P6
 TEST(CheckpointPowerLossTest, NewestOrPreviousIsFoundWhereverItHappens) {
   SimulatedDisk disk(100);  // several writes per file

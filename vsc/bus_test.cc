@@ -306,6 +306,30 @@ TEST_F(BusTest, ADriverRemovedWhileOpeningMayComeAgain) {
   }
 }
 
+// An open that a rescind has overtaken is never answered, also when nobody is
+// interested any more.
+TEST_F(BusTest, ARescindAfterTheDriverWasRemovedGivesEverythingBack) {
+  for (int step = 0; step < 14; ++step) {
+    SCOPED_TRACE(step);
+    TestDriver driver;
+    bus_ = std::make_unique<Bus>(options_, memory_.get(), &pages_, &doorbell_);
+    bus_->AddDriver(Type(7), &driver);
+    const OfferId offer = Offer();
+    ASSERT_TRUE(bus_->Connect().ok());
+    for (int i = 0; i < step; ++i) {
+      if (!HostSays()) (void)GuestSays();
+    }
+    bus_->RemoveDriver(&driver);
+    ASSERT_TRUE(host_.connection.RescindOffer(offer).ok());
+    Pump();
+    EXPECT_EQ(driver.opens, driver.closes);
+    EXPECT_TRUE(AllPagesAreFree());
+    EXPECT_FALSE(host_.connection.FindOffer(offer).has_value());
+    ASSERT_TRUE(bus_->Unload().ok());
+    Pump();
+  }
+}
+
 // Open, closed and opened again between two polls.
 TEST_F(BusTest, AChannelThatIsOpenedAgainIsToldOnce) {
   Offer();
