@@ -53,6 +53,25 @@ TEST(PacketEndpointHostileTest, StrayCompletionsAreCountedThenFault) {
       << pair.host.endpoint->fault_reason();
 }
 
+// bad:R29
+TEST(PacketEndpointHostileTest, ALateAnswerIsNotThatOfTheNextRequest) {
+  EndpointPair pair;
+  RawGuest guest(pair);
+  const uint64_t first = 1;  // slot 0, first use
+  ASSERT_EQ(pair.host.Request(Numbered(1), 11), SendStatus::kOk);
+  ASSERT_TRUE(guest.Write(PacketType::kCompletion, 0, first, "", ""));
+  pair.host.PollDry();
+  ASSERT_EQ(pair.host.Request(Numbered(2), 12), SendStatus::kOk);
+  ASSERT_TRUE(guest.Write(PacketType::kCompletion, 0, first, "", ""));
+  pair.host.PollDry();
+  EXPECT_EQ(pair.host.events.completions.size(), 1u);
+  EXPECT_EQ(pair.host.endpoint->counters().completions_unmatched, 1u);
+  ASSERT_TRUE(guest.Write(PacketType::kCompletion, 0, 0x100000001, "", ""));
+  pair.host.PollDry();
+  ASSERT_EQ(pair.host.events.completions.size(), 2u);
+  EXPECT_EQ(pair.host.events.completions[1].first, 12u);
+}
+
 // bad:R30
 TEST(PacketEndpointHostileTest, OneTransactionIdTwiceInFlightIsTwoPackets) {
   EndpointPair pair;

@@ -228,6 +228,19 @@ TEST(PacketEndpointSaveTest, EachPacketInFlightComesBackWithItsBlob) {
   EXPECT_EQ(pair.guest.events.completions.size(), 20u);
 }
 
+// promise:P2
+TEST(PacketEndpointSaveTest, APacketThatWantsNoCompletionMovesToo) {
+  EndpointPair pair;
+  ASSERT_EQ(pair.guest.Send(Numbered(7)), SendStatus::kOk);
+  pair.guest.endpoint->Flush();
+  pair.host.PollDry();
+  ASSERT_EQ(pair.host.events.held.size(), 1u);
+  Move(pair);
+  ASSERT_EQ(pair.host.events.held.size(), 1u);
+  EXPECT_EQ(NumberIn(pair.host.events.held[0].payload()), 7u);
+  EXPECT_FALSE(pair.host.events.held[0].info().completion_requested);
+}
+
 // bad:S15
 TEST(PacketEndpointSaveTest, PacketsThatStayedInTheRingAreTakenOnce) {
   EndpointPair pair;
