@@ -272,13 +272,13 @@ typedef struct IGPUPMigration IGPUPMigration;
 // The interface as C sees it.  *Length is the size of the buffer, then how much
 // was written; without a buffer, how much is needed.
 typedef struct IGPUPMigrationVtbl {
-  HRESULT (*QueryInterface)
+  HRESULT(*QueryInterface)
   (IGPUPMigration* This, const GUID* Interface, PVOID* Object);
   ULONG (*AddRef)(IGPUPMigration* This);
   ULONG (*Release)(IGPUPMigration* This);
-  HRESULT (*SaveImmutableGpup)
+  HRESULT(*SaveImmutableGpup)
   (IGPUPMigration* This, PLUID DeviceLuid, UINT64* Length, BYTE SaveBuffer[]);
-  HRESULT (*RestoreImmutableGpup)
+  HRESULT(*RestoreImmutableGpup)
   (IGPUPMigration* This, PLUID DeviceLuid, UINT64 Length, BYTE RestoreBuffer[]);
 } IGPUPMigrationVtbl;
 
@@ -289,9 +289,9 @@ struct IGPUPMigration {
 // In the manner of the above, for what changes.
 typedef struct FERRYBUS_UMED_STATE {
   PVOID Context;
-  HRESULT (*Save)
+  HRESULT(*Save)
   (PVOID Context, PLUID DeviceLuid, UINT64* Length, BYTE SaveBuffer[]);
-  HRESULT (*Restore)
+  HRESULT(*Restore)
   (PVOID Context, PLUID DeviceLuid, UINT64 Length, BYTE RestoreBuffer[]);
 } FERRYBUS_UMED_STATE;
 
