@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <algorithm>
 #include <memory>
@@ -31,6 +32,7 @@ constexpr char kMessage = 'm';
 constexpr char kBlock = 'b';
 constexpr size_t kHeaderBytes = 5;
 constexpr uint32_t kSizeMax = 40u << 20;  // MessageLimits, and a block's
+constexpr time_t kSendPatienceSeconds = 30;
 // A processor that emulates another is slow.
 constexpr absl::Duration kDowntime = absl::Seconds(1);
 
@@ -40,7 +42,12 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
 
 class Link {
  public:
-  explicit Link(int socket) : socket_(socket) {}
+  // A peer that stopped reading is gone, or a machine that stands still for its
+  // sake would stand still for ever.
+  explicit Link(int socket) : socket_(socket) {
+    const timeval patience = {kSendPatienceSeconds, 0};
+    setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+  }
 
   // False: the peer is gone.
   bool Send(char kind, const std::string& bytes) {

@@ -105,7 +105,7 @@ class Device {
   }
   ~Device() { munmap(memory_.data(), memory_.size()); }
 
-  // `in_process` runs in the new process, before it takes over.
+  // `fault`, if any, is of the new process.
   void StartNewProcess(const Fault* fault) {
     auto [update, its_update] = Sockets(SOCK_STREAM);
     auto [commands, its_commands] = Sockets(SOCK_SEQPACKET);
