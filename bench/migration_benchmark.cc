@@ -3,19 +3,27 @@
 // Memory on its way to another host, over TLS on the loopback interface.
 //
 //   migration_transfer/streams:<n>
-//       a machine of 128 MiB, all of it written, not compressed: the bytes of
+//       a machine of 512 MiB, all of it written, not compressed: the bytes of
 //       its memory for the time from hello to running
 //   migration_tls_copy
 //       the same bytes as bare as can be: a thread that copies and SSL_writes
-//       1 MiB at a time, one that SSL_reads and copies
+//       1 MiB at a time, one that SSL_reads and copies into memory that is as
+//       new as a target's
+//   migration_grpc_copy/streams:<n>
+//       the same bytes through gRPC alone, with the same settings: what the
+//       transport leaves of that, whoever uses it
 //   migration_of_dirty/mib:<n>
 //       a machine of 512 MiB that tracks what was ever written, and of which so
 //       much was
 
 #include <arpa/inet.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 #include <netinet/in.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,8 +36,12 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "benchmark/benchmark.h"
+#include "ferrybus/savestate/migration/grpc/channel.h"
+#include "ferrybus/savestate/migration/grpc/credentials.h"
+#include "ferrybus/savestate/migration/grpc/transport.grpc.pb.h"
 #include "ferrybus/tests/migration/transport_world.h"
 
 namespace ferrybus::bench {
@@ -41,7 +53,7 @@ using migration::SourcePhase;
 using migration::TransportWorld;
 
 constexpr uint64_t kPagesOfMib = (1 << 20) / migrate_tool::kPatternPageBytes;
-constexpr uint64_t kTransferMib = 128;
+constexpr uint64_t kTransferMib = 512;
 constexpr size_t kPieceBytes = 1 << 20;
 
 void Need(bool condition, const char* what) {
@@ -156,15 +168,15 @@ class TlsPair {
     BIO_free(text);
   }
 
-  void Copy(const std::string& from, std::string* to) {
+  void Copy(const std::string& from, char* to) {
     std::thread reader([&] {
       std::string piece(kPieceBytes, '\0');
-      for (size_t at = 0; at < to->size();) {
+      for (size_t at = 0; at < from.size();) {
         const int size =
             SSL_read(connections_[1], piece.data(),
-                     static_cast<int>(std::min(kPieceBytes, to->size() - at)));
+                     static_cast<int>(std::min(kPieceBytes, from.size() - at)));
         Need(size > 0, "read");
-        std::memcpy(to->data() + at, piece.data(), static_cast<size_t>(size));
+        std::memcpy(to + at, piece.data(), static_cast<size_t>(size));
         at += static_cast<size_t>(size);
       }
     });
@@ -184,17 +196,90 @@ class TlsPair {
 
 void TlsCopy(benchmark::State& state) {
   const std::string from(kTransferMib << 20, 'x');
-  std::string to(from.size(), '\0');
   TlsPair pair;
   for (auto unused : state) {
     (void)unused;
-    pair.Copy(from, &to);
+    state.PauseTiming();
+    void* const to = mmap(nullptr, from.size(), PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    Need(to != MAP_FAILED, "mmap");
+    state.ResumeTiming();
+    pair.Copy(from, static_cast<char*>(to));
+    state.PauseTiming();
+    Need(std::memcmp(to, from.data(), from.size()) == 0, "the copy differs");
+    munmap(to, from.size());
+    state.ResumeTiming();
   }
-  Need(from == to, "the copy differs");
   state.SetBytesProcessed(state.iterations() * kTransferMib << 20);
 }
 BENCHMARK(TlsCopy)
     ->Name("migration_tls_copy")
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// ---- gRPC alone
+
+// Takes all that comes.
+class Sink final : public migration::v1::MigrationTransport::Service {
+ public:
+  grpc::Status Bulk(grpc::ServerContext* /*context*/,
+                    grpc::ServerReader<migration::v1::Envelope>* reader,
+                    migration::v1::BulkEnd* /*end*/) override {
+    migration::v1::Envelope envelope;
+    while (reader->Read(&envelope)) {
+      benchmark::DoNotOptimize(envelope.message().data());
+    }
+    return grpc::Status::OK;
+  }
+};
+
+void SendByGrpc(const migration::HostAddress& target, uint64_t mib) {
+  auto stub = migration::v1::MigrationTransport::NewStub(
+      migration::MakeChannel(target, {}));
+  grpc::ClientContext context;
+  migration::v1::BulkEnd end;
+  auto writer = stub->Bulk(&context, &end);
+  for (uint64_t i = 0; i < mib; ++i) {
+    migration::v1::Envelope envelope;
+    envelope.set_message(std::string(kPieceBytes, 'x'));
+    Need(writer->Write(envelope), "gRPC write");
+  }
+  writer->WritesDone();
+  Need(writer->Finish().ok(), "gRPC end");
+}
+
+void GrpcCopy(benchmark::State& state) {
+  Sink sink;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(
+      "localhost:0", migration::TlsServerCredentials(migration::TestIdentity()),
+      &port);
+  migration::SetServerArguments({}, &builder);
+  builder.RegisterService(&sink);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  Need(server != nullptr, "gRPC server");
+  const migration::HostAddress target = {
+      absl::StrCat("localhost:", port),
+      migration::TlsChannelCredentials(migration::TestIdentity())};
+  const uint64_t streams = static_cast<uint64_t>(state.range(0));
+  for (auto unused : state) {
+    (void)unused;
+    std::vector<std::thread> senders;
+    for (uint64_t i = 0; i < streams; ++i) {
+      senders.emplace_back([&] { SendByGrpc(target, kTransferMib / streams); });
+    }
+    for (std::thread& each : senders) each.join();
+  }
+  state.SetBytesProcessed(state.iterations() * kTransferMib << 20);
+  server->Shutdown();
+}
+BENCHMARK(GrpcCopy)
+    ->Name("migration_grpc_copy")
+    ->ArgName("streams")
+    ->Arg(1)
+    ->Arg(2)
+    ->Arg(4)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

@@ -4,6 +4,7 @@
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
@@ -20,6 +21,13 @@ constexpr uint64_t kOverheadBytesMax = uint64_t{2} << 20;
 constexpr absl::Duration kConnectTime = absl::Seconds(5);
 // Sent before the receiver says that there is room.
 constexpr int kWindowBytes = 8 << 20;
+constexpr int kFrameBytesMax = 1 << 20;
+// Of a server: each stream that is open has one.
+constexpr int kThreadsMax = 256;
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
 
 }  // namespace
 
@@ -34,20 +42,41 @@ std::shared_ptr<grpc::Channel> MakeChannel(const HostAddress& host,
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(EnvelopeBytesMax(limits));
   arguments.SetMaxSendMessageSize(EnvelopeBytesMax(limits));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
-                   static_cast<int>(absl::ToInt64Milliseconds(kKeepaliveTime)));
-  arguments.SetInt(
-      GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-      static_cast<int>(absl::ToInt64Milliseconds(kKeepaliveTimeout)));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(kKeepaliveTime));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                   Milliseconds(kKeepaliveTimeout));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytesMax);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
-                   static_cast<int>(absl::ToInt64Milliseconds(kConnectTime)));
+                   Milliseconds(kConnectTime));
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return grpc::CreateCustomChannel(host.address, host.credentials, arguments);
+}
+
+void SetServerArguments(const MessageLimits& limits,
+                        grpc::ServerBuilder* builder) {
+  const int bytes_max = EnvelopeBytesMax(limits);
+  grpc::ResourceQuota quota("migration");
+  quota.SetMaxThreads(kThreadsMax);
+  builder->SetResourceQuota(quota);
+  builder->SetMaxReceiveMessageSize(bytes_max);
+  builder->SetMaxSendMessageSize(bytes_max);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
+                              Milliseconds(kKeepaliveTime));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                              Milliseconds(kKeepaliveTimeout));
+  builder->AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+      Milliseconds(kKeepaliveTime / 2));
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES,
+                              kWindowBytes);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytesMax);
+  // Two servers on one port would each get some of a migration's connections.
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {

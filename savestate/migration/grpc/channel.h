@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A connection to another host, and the one question that is asked outside of
-// a migration: what its source decided.
+// A connection to another host, the settings of both its ends, and the one
+// question that is asked outside of a migration: what its source decided.
 //
 // Ownership: credentials are shared.
 // Thread safety: pure functions.
@@ -11,6 +11,7 @@
 
 #include <grpcpp/channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/server_builder.h>
 #include <grpcpp/support/status.h>
 
 #include <memory>
@@ -44,6 +45,10 @@ int EnvelopeBytesMax(const MessageLimits& limits);
 // Each has a connection of its own, made when it is first used.
 std::shared_ptr<grpc::Channel> MakeChannel(const HostAddress& host,
                                            const MessageLimits& limits);
+
+// The same limits for a server.
+void SetServerArguments(const MessageLimits& limits,
+                        grpc::ServerBuilder* builder);
 
 absl::Status FromGrpc(const grpc::Status& status);
 grpc::Status ToGrpc(const absl::Status& status);

@@ -2,7 +2,6 @@
 
 #include "ferrybus/savestate/migration/grpc/migration_server.h"
 
-#include <grpcpp/resource_quota.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/sync_stream.h>
 
@@ -20,8 +19,6 @@ namespace ferrybus::migration {
 namespace {
 
 constexpr absl::Duration kAskTime = absl::Seconds(5);
-// Of the server: each stream that is open has one.
-constexpr int kThreadsMax = 256;
 
 using ControlStream = grpc::ServerReaderWriter<v1::Envelope, v1::Envelope>;
 
@@ -192,27 +189,7 @@ MigrationServer::MigrationServer(const ServerOptions& options,
 MigrationServer::~MigrationServer() { Stop(); }
 
 void MigrationServer::AddTo(grpc::ServerBuilder* builder) {
-  const int bytes_max = EnvelopeBytesMax(service_->options().limits);
-  const auto milliseconds = [](absl::Duration duration) {
-    return static_cast<int>(absl::ToInt64Milliseconds(duration));
-  };
-  grpc::ResourceQuota quota("migration");
-  quota.SetMaxThreads(kThreadsMax);
-  builder->SetResourceQuota(quota);
-  builder->SetMaxReceiveMessageSize(bytes_max);
-  builder->SetMaxSendMessageSize(bytes_max);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
-                              milliseconds(kKeepaliveTime));
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                              milliseconds(kKeepaliveTimeout));
-  builder->AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-      milliseconds(kKeepaliveTime / 2));
-  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  builder->AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
-  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
-  // Two servers on one port would each get some of a migration's connections.
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  SetServerArguments(service_->options().limits, builder);
   builder->RegisterService(service_.get());
 }
 
