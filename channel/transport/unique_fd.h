@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// savestate/unique_fd.h, by the name that channels and endpoints call it.
+// A file descriptor with one owner, by the name that channels and endpoints
+// call it: savestate/unique_fd.h, which says more.
+//
+// Ownership: moving hands the descriptor on; Release() gives it up.
 
 #ifndef FERRYBUS_CHANNEL_TRANSPORT_UNIQUE_FD_H_
 #define FERRYBUS_CHANNEL_TRANSPORT_UNIQUE_FD_H_
