@@ -56,8 +56,8 @@ def ferry_fuzz(name, srcs, corpus, deps = [], **kwargs):
 
     <name>_replay is a test: it feeds every file of the seed corpus, and
     systematic mutations of each, to LLVMFuzzerTestOneInput (any compiler).
-    <name> is the libFuzzer program (./ferry check builds it with
-    --config=fuzz).
+    <name> is the fuzzing program: libFuzzer's with --config=fuzz (./ferry
+    check fuzz), AFL++'s with --config=afl (./ferry soak --engine afl).
 
     Args:
       name: target name, ends in _fuzz.
@@ -85,7 +85,10 @@ def ferry_fuzz(name, srcs, corpus, deps = [], **kwargs):
     native.cc_binary(
         name = name,
         testonly = True,
-        linkopts = ["-fsanitize=fuzzer"],
+        linkopts = select({
+            "//tools:afl": ["/usr/lib/afl/libAFLDriver.a"],
+            "//conditions:default": ["-fsanitize=fuzzer"],
+        }),
         tags = ["manual", "libfuzzer"],
         deps = [":" + name + "_entry"],
         **kwargs

@@ -35,7 +35,8 @@ def tool(name):
 def own_name(path):
     """A file's name from the root of the tree; None: it is not in a part."""
     name = path.split("/ferrybus/")[-1] if "_virtual_includes" in path else path
-    name = name.split("/execroot/ferrybus/")[-1]
+    # Bazel's name of the folder that it builds in.
+    name = name.split("/execroot/ferrybus/")[-1].removeprefix("/proc/self/cwd/")
     if name.split("/")[0] not in PARTS or ONLY_FOR_TESTS.search("/" + name):
         return None
     return name

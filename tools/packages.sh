@@ -51,6 +51,7 @@ FERRY_GUEST_PACKAGES="
 busybox-static            the programs in the guest
 cpio                      makes the guest's initramfs
 kmod                      finds the kernel modules that it needs
+xz-utils                  unpacks those of newer kernels
 hyperv-daemons            the guest's end of key-value exchange
 qemu-system-x86           a processor with KVM, where there is none
 "
@@ -64,5 +65,6 @@ clang-tidy                static analysis
 libclang-rt-14-dev        clang's sanitizers and libFuzzer
 spin                      checks the models in tests/models
 gcc                       compiles what spin writes
+afl++                     second fuzzing engine, beside libFuzzer
 llvm                      reads the coverage that clang's programs write
 "

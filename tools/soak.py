@@ -3,16 +3,20 @@
 """Spends a time on simulations and fuzzing, and enters what was run in a ledger.
 
 usage: soak.py --minutes M --commit ID --ledger FILE --work FOLDER
-               --simulate PROGRAM FUZZ_PROGRAM[=CORPUS]...
+               [--simulate PROGRAM] [--engine afl] FUZZ_PROGRAM[=CORPUS]...
 
 Goes on where the ledger ends: simulations with the seed after the last one, the
 fuzz programs with the one that had the least of all.  What is found is printed,
 stays in the work folder, and makes the exit code 1.  --summary FILE only prints
 what a ledger adds up to.
+
+Fuzz programs are libFuzzer's, or AFL++'s with --engine afl; the ledger calls
+these afl:NAME.
 """
 
 import argparse
 import collections
+import os
 import pathlib
 import re
 import subprocess
@@ -22,6 +26,11 @@ import time
 # Of the time; the rest is for fuzzing.
 SIMULATION_PART = 0.4
 FUZZ_SECONDS_MIN = 20
+AFL = "afl:"
+AFL_ENVIRONMENT = {
+    "AFL_NO_UI": "1", "AFL_AUTORESUME": "1", "AFL_NO_AFFINITY": "1",
+    # What it would have set on the machine, so that it is faster.
+    "AFL_SKIP_CPUFREQ": "1", "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES": "1"}
 COLUMNS = ("commit", "part", "first", "count", "seconds", "found")
 
 Entry = collections.namedtuple("Entry", "commit part first count seconds found")
@@ -44,11 +53,12 @@ def append(path, entry):
           f"{entry.found} found", flush=True)
 
 
-def run(command, log, seconds_max):
+def run(command, log, seconds_max, environment=None):
     """Its exit code and what it printed; a hang is a failure."""
     with log.open("w") as out:
         try:
             code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT,
+                                  env=environment,
                                   timeout=seconds_max).returncode
         except subprocess.TimeoutExpired:
             code = -1
@@ -87,7 +97,8 @@ def fuzz(arguments, program, corpus, seconds):
     started = time.monotonic()
     code, text = run(
         [program, f"-max_total_time={seconds}", "-timeout=10",
-         "-rss_limit_mb=2048", "-print_final_stats=1",
+         # Its books of rare features cost more than a whole machine's run.
+         "-entropic=0", "-rss_limit_mb=2048", "-print_final_stats=1",
          f"-artifact_prefix={work}/", f"{work}/new"] + corpus,
         work / "log", seconds * 3 + 120)
     done = re.search(r"stat::number_of_executed_units:\s*(\d+)", text)
@@ -97,10 +108,40 @@ def fuzz(arguments, program, corpus, seconds):
                  round(time.monotonic() - started), int(code != 0))
 
 
+def afl_executions(stats):
+    """Of all sessions with this output folder."""
+    text = stats.read_text() if stats.exists() else ""
+    done = re.search(r"execs_done\s*:\s*(\d+)", text)
+    return int(done[1]) if done else 0
+
+
+def fuzz_afl(arguments, program, corpus, seconds):
+    name = pathlib.Path(program).name
+    work = arguments.work / "afl" / name
+    out = work / "default"
+    work.mkdir(parents=True, exist_ok=True)
+    before = afl_executions(out / "fuzzer_stats")
+    started = time.monotonic()
+    code, text = run(
+        ["afl-fuzz", "-V", str(seconds), "-t", "10000", "-i", corpus[0],
+         "-o", str(work), "--", program],
+        work / "log", seconds * 3 + 120, {**os.environ, **AFL_ENVIRONMENT})
+    # Those of earlier sessions are in folders of other names.
+    found = [each for kind in ("crashes", "hangs")
+             for each in (out / kind).glob("id:*")]
+    if code != 0 or found:
+        print(text[-4000:], *found, sep="\n")
+    return Entry(arguments.commit, AFL + name, 0,
+                 afl_executions(out / "fuzzer_stats") - before,
+                 round(time.monotonic() - started),
+                 max(len(found), int(code != 0)))
+
+
 def summary(entries):
     totals = collections.defaultdict(lambda: [0, 0, 0])
     for entry in entries:
-        part = "simulation" if entry.part == "simulation" else "fuzzing"
+        part = ("simulation" if entry.part == "simulation" else
+                "AFL++" if entry.part.startswith(AFL) else "libFuzzer")
         for name in dict.fromkeys((part, entry.part)):
             for i, value in enumerate((entry.count, entry.seconds, entry.found)):
                 totals[name][i] += value
@@ -116,6 +157,8 @@ def main():
     parser.add_argument("--ledger", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--simulate")
+    parser.add_argument("--engine", choices=("libfuzzer", "afl"),
+                        default="libfuzzer")
     parser.add_argument("--summary", type=pathlib.Path)
     parser.add_argument("fuzz", nargs="*")
     arguments = parser.parse_args()
@@ -127,23 +170,26 @@ def main():
     end = time.monotonic() + arguments.minutes * 60
     arguments.work.mkdir(parents=True, exist_ok=True)
     found = 0
-    entry = simulate(arguments, entries,
-                     arguments.minutes * 60 * SIMULATION_PART)
-    append(arguments.ledger, entry)
-    found += entry.found
+    if arguments.simulate:
+        entry = simulate(arguments, entries,
+                         arguments.minutes * 60 * SIMULATION_PART)
+        append(arguments.ledger, entry)
+        found += entry.found
 
+    prefix, engine = ((AFL, fuzz_afl) if arguments.engine == "afl"
+                      else ("", fuzz))
     spent = collections.Counter()
     for entry in entries:
         spent[entry.part] += entry.seconds
     programs = [tuple(each.partition("=")[::2]) for each in arguments.fuzz]
-    programs.sort(key=lambda each: spent[pathlib.Path(each[0]).name])
+    programs.sort(key=lambda each: spent[prefix + pathlib.Path(each[0]).name])
     left = end - time.monotonic()
     each_seconds = max(FUZZ_SECONDS_MIN, int(left / max(1, len(programs))))
     for program, corpus in programs:
         if time.monotonic() + FUZZ_SECONDS_MIN > end:
             break
-        entry = fuzz(arguments, program, corpus.split(",") if corpus else [],
-                     each_seconds)
+        entry = engine(arguments, program, corpus.split(",") if corpus else [],
+                       each_seconds)
         append(arguments.ledger, entry)
         found += entry.found
     summary(read_ledger(arguments.ledger))

@@ -218,6 +218,12 @@ void Bus::WakeUp() {
   is_awake_.store(true, std::memory_order_release);
 }
 
+void Bus::SignalAll() {
+  for (const auto& [channel_id, channel] : channels_by_id_) {
+    ready_.Set(channel_id);
+  }
+}
+
 bool Bus::Poll() {
   if (is_awake_.load(std::memory_order_relaxed) &&
       is_awake_.exchange(false, std::memory_order_acquire)) {
@@ -348,6 +354,14 @@ void Bus::Start() {
 }
 
 // -- Looking -----------------------------------------------------------------
+
+std::optional<OfferId> Bus::FindOffer(const Device& device) const {
+  std::optional<OfferId> found;
+  for (const auto& [offer, channel] : channels_) {
+    if (channel->device_ == &device) found = offer;
+  }
+  return found;
+}
 
 ServerChannel* Bus::channel(OfferId offer) const {
   const auto found = channels_.find(offer);

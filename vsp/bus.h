@@ -143,6 +143,8 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
     if (channel_id < signals_in_.size()) ++signals_in_[channel_id];
     ready_.Set(channel_id);
   }
+  // The guest may have signalled any of them.
+  void SignalAll();
 
   // -- What the host does ----------------------------------------------------
 
@@ -212,6 +214,9 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   InFlightCount in_flight() const;
   // Null when there is none.
   ServerChannel* channel(OfferId offer) const;
+  // What a device is offered as, also by a restore; the newest, if it is
+  // offered again.
+  std::optional<OfferId> FindOffer(const Device& device) const;
   // Brings BusOptions::counters up to date: between polls other threads may
   // have completed packets.
   void PublishCounters() const;

@@ -20,7 +20,8 @@ constexpr int kMessagesPerPump = 64;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HostPort>> HostPort::Open(Port port) {
+absl::StatusOr<std::unique_ptr<HostPort>> HostPort::Open(
+    Port port, const HostPortOptions& options) {
   absl::StatusOr<std::unique_ptr<MemfdGuestMemory>> memory =
       MemfdGuestMemory::Map(std::move(port.guest_ram));
   if (!memory.ok()) return memory.status();
@@ -42,13 +43,15 @@ absl::StatusOr<std::unique_ptr<HostPort>> HostPort::Open(Port port) {
         "port: messages cannot be waited for: ", std::strerror(errno)));
   }
   return std::unique_ptr<HostPort>(
-      new HostPort(std::move(port), *std::move(memory), *std::move(signals),
-                   std::move(wait_messages)));
+      new HostPort(options, std::move(port), *std::move(memory),
+                   *std::move(signals), std::move(wait_messages)));
 }
 
-HostPort::HostPort(Port port, std::unique_ptr<MemfdGuestMemory> memory,
-                   SignalPage signals, UniqueFd wait_messages)
-    : port_(std::move(port)),
+HostPort::HostPort(const HostPortOptions& options, Port port,
+                   std::unique_ptr<MemfdGuestMemory> memory, SignalPage signals,
+                   UniqueFd wait_messages)
+    : options_(options),
+      port_(std::move(port)),
       memory_(std::move(memory)),
       signals_(std::move(signals)),
       sender_(signals_, SignalDirection::kHostToGuest, port_.guest_event.get()),
@@ -73,6 +76,7 @@ void HostPort::WaitFor(uint32_t events) {
 bool HostPort::Pump(Bus& bus) {
   ReceiveMessages(bus);
   receiver_.Take([&bus](uint32_t channel_id) { bus.Signal(channel_id); });
+  if (options_.unnamed_signals && receiver_.was_woken()) bus.SignalAll();
   const bool more = bus.Poll();
   const bool full = SendMessages(bus);
   // A bus that is frozen or full takes none; its wake_fd() or a message that

@@ -31,10 +31,18 @@
 
 namespace ferrybus::vsp {
 
+struct HostPortOptions {
+  // The host's event is also written by one who does not say which channel is
+  // meant: a KVM that has been told to (KVM_HYPERV_EVENTFD).  Each time, all
+  // channels are polled.
+  bool unnamed_signals = false;
+};
+
 class HostPort {
  public:
   // FailedPrecondition: the descriptors are not what a port has.
-  static absl::StatusOr<std::unique_ptr<HostPort>> Open(Port port);
+  static absl::StatusOr<std::unique_ptr<HostPort>> Open(
+      Port port, const HostPortOptions& options = {});
 
   const GuestMemory* memory() const { return memory_.get(); }
   Doorbell* doorbell() { return &sender_; }
@@ -56,12 +64,14 @@ class HostPort {
   const absl::Status& last_refusal() const { return last_refusal_; }
 
  private:
-  HostPort(Port port, std::unique_ptr<MemfdGuestMemory> memory,
-           SignalPage signals, UniqueFd wait_messages);
+  HostPort(const HostPortOptions& options, Port port,
+           std::unique_ptr<MemfdGuestMemory> memory, SignalPage signals,
+           UniqueFd wait_messages);
   void ReceiveMessages(Bus& bus);
   bool SendMessages(Bus& bus);
   void WaitFor(uint32_t events);
 
+  const HostPortOptions options_;
   Port port_;
   std::unique_ptr<MemfdGuestMemory> memory_;
   SignalPage signals_;

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -166,6 +167,30 @@ TEST_F(HostPortTest, AGuestThatReadsNoMessagesDoesNotMakeTheHostSpin) {
     if (Wakes()) (void)port_->Pump(*bus_);
   }
   EXPECT_GE(read, 8000);
+}
+
+// A hypervisor that takes the guest's signals for us does not say of which
+// channel they are.
+TEST_F(HostPortTest, AnUnnamedSignalMeansAllChannels) {
+  port_ =
+      *HostPort::Open(*DuplicatePort(pair_.host), {.unnamed_signals = true});
+  TestGuest guest;
+  bus_ =
+      std::make_unique<Bus>(BusOptions(), guest.memory.get(), &guest.doorbell);
+  ASSERT_TRUE(bus_->Offer(TestParams(1), &device_).ok());
+  guest.Connect(*bus_);
+  TestGuest::Channel& channel = guest.Open(*bus_, 1);
+  channel.end.doorbell.on_ring = [] {};  // somebody takes them for us
+  guest.Request(channel, 1);
+  (void)port_->Pump(*bus_);
+  EXPECT_TRUE(device_.held.empty());
+  ASSERT_EQ(eventfd_write(pair_.guest.host_event.get(), 1), 0);
+  EXPECT_TRUE(Wakes());
+  (void)port_->Pump(*bus_);
+  EXPECT_EQ(device_.held.size(), 1u);
+  EXPECT_FALSE(Wakes());
+  device_.AnswerAll();
+  guest.ForgetChannels();
 }
 
 // What the guest does meanwhile is for the next owner of the port.

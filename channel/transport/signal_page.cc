@@ -85,7 +85,7 @@ bool SignalReceiver::Take(
   // written again, which costs an empty round, never a lost one.
   //
   // RWF_NOWAIT: whether the descriptor blocks is for the peer to switch, too.
-  (void)!preadv2(eventfd_, &data, 1, -1, RWF_NOWAIT);
+  was_woken_ = preadv2(eventfd_, &data, 1, -1, RWF_NOWAIT) > 0;
   bool any = false;
   for (uint32_t i = 0; i < kWords; ++i) {
     // [L1] relaxed: a look; the exchange below decides.

@@ -69,12 +69,16 @@ class SignalReceiver {
   // set.  True if there was one.
   bool Take(absl::FunctionRef<void(uint32_t channel_id)> signalled);
 
+  // Somebody had written the eventfd before the last Take().
+  bool was_woken() const { return was_woken_; }
+
   // Becomes readable when there is something to take.
   int wait_fd() const { return eventfd_; }
 
  private:
   uint64_t* words_;
   int eventfd_;
+  bool was_woken_ = false;
 };
 
 }  // namespace ferrybus

@@ -36,15 +36,16 @@ void TakeAll(MessageSocket& socket, std::vector<SocketMessage>* messages) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BusBridge>> BusBridge::Open(Port port,
-                                                           Synic* synic) {
+absl::StatusOr<std::unique_ptr<BusBridge>> BusBridge::Open(
+    Port port, Synic* synic, DoorbellSwitch doorbells) {
   absl::StatusOr<SignalPage> signals = SignalPage::Map(port.signals.get());
   if (!signals.ok()) return signals.status();
-  return std::unique_ptr<BusBridge>(
-      new BusBridge(std::move(port), *std::move(signals), synic));
+  return std::unique_ptr<BusBridge>(new BusBridge(
+      std::move(port), *std::move(signals), synic, std::move(doorbells)));
 }
 
-BusBridge::BusBridge(Port port, SignalPage signals, Synic* synic)
+BusBridge::BusBridge(Port port, SignalPage signals, Synic* synic,
+                     DoorbellSwitch doorbells)
     : port_(std::move(port)),
       signals_(std::move(signals)),
       sender_(signals_, SignalDirection::kGuestToHost, port_.host_event.get()),
@@ -52,6 +53,7 @@ BusBridge::BusBridge(Port port, SignalPage signals, Synic* synic)
                 port_.guest_event.get()),
       messages_(port_.messages.get(), MessageSocket::Role::kGuest),
       synic_(synic),
+      doorbells_(std::move(doorbells)),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 HypercallStatus BusBridge::PostMessage(uint32_t connection_id,
@@ -60,8 +62,9 @@ HypercallStatus BusBridge::PostMessage(uint32_t connection_id,
       connection_id != kMessageConnectionMulticlient) {
     return HypercallStatus::kInvalidConnectionId;
   }
+  ++hypercalls_;
   const std::lock_guard lock(send_mutex_);
-  NoteTargetVp(payload);
+  NoteChannels(payload);
   // The guest's processor does not wait; the guest tries again.
   return messages_.Send(connection_id, payload)
              ? HypercallStatus::kSuccess
@@ -69,6 +72,7 @@ HypercallStatus BusBridge::PostMessage(uint32_t connection_id,
 }
 
 HypercallStatus BusBridge::SignalEvent(uint64_t input) {
+  ++hypercalls_;
   const ferrybus::SignalEvent event = DecodeSignalEvent(input);
   const uint32_t channel_id = event.connection_id & kMaxChannelId;
   if (channel_id == 0 || event.flag_number != 0 ||
@@ -80,8 +84,10 @@ HypercallStatus BusBridge::SignalEvent(uint64_t input) {
 }
 
 // The port's signals name a channel; the processor that it wants to interrupt
-// is in the messages by which it is opened and modified.
-void BusBridge::NoteTargetVp(absl::Span<const std::byte> message) {
+// is in the messages by which it is opened and modified.  Whether the host
+// agrees does not matter: a doorbell too many wakes it up, one too few comes by
+// a hypercall.
+void BusBridge::NoteChannels(absl::Span<const std::byte> message) {
   const absl::StatusOr<GuestMessage> decoded = DecodeGuestMessage(message, {});
   if (!decoded.ok()) return;
   const auto note = [this](ChannelId channel_id, uint32_t vp) {
@@ -90,10 +96,32 @@ void BusBridge::NoteTargetVp(absl::Span<const std::byte> message) {
   };
   if (const auto* open = std::get_if<OpenChannelMessage>(&*decoded)) {
     note(open->channel_id, open->target_vp);
+    SetOpen(static_cast<uint32_t>(open->channel_id), true);
   } else if (const auto* modify =
                  std::get_if<ModifyChannelMessage>(&*decoded)) {
     note(modify->channel_id, modify->target_vp);
+  } else if (const auto* close = std::get_if<CloseChannelMessage>(&*decoded)) {
+    SetOpen(static_cast<uint32_t>(close->channel_id), false);
+  } else if (std::holds_alternative<UnloadMessage>(*decoded) ||
+             std::holds_alternative<InitiateContactMessage>(*decoded)) {
+    CloseAll();
   }
+}
+
+void BusBridge::SetOpen(uint32_t channel_id, bool open) {
+  if (channel_id == 0 || channel_id > kMaxChannelId ||
+      open_[channel_id] == open) {
+    return;
+  }
+  open_[channel_id] = open;
+  if (doorbells_ == nullptr) return;
+  doorbells_(EventConnectionId(ChannelId{channel_id}), port_.host_event.get(),
+             open);
+}
+
+// A guest that begins anew, or is about to.
+void BusBridge::CloseAll() {
+  for (uint32_t id = 1; id <= kMaxChannelId; ++id) SetOpen(id, false);
 }
 
 bool BusBridge::DeliverMessages() {
@@ -154,8 +182,10 @@ PortState BusBridge::Drain(const Port& host) {
   TakeAll(to_host, &state.to_host);
   SignalReceiver(signals_, SignalDirection::kGuestToHost, host.host_event.get())
       .Take([&](uint32_t channel_id) { state.signals.push_back(channel_id); });
-  for (uint32_t id = 0; id <= kMaxChannelId; ++id) {
-    if (target_vps_[id] != 0) state.target_vps.push_back({id, target_vps_[id]});
+  // A signal that KVM took is nowhere but here, and not needed: whoever goes on
+  // polls all channels first.
+  for (uint32_t id = 1; id <= kMaxChannelId; ++id) {
+    if (open_[id]) state.target_vps.push_back({id, target_vps_[id]});
   }
   return state;
 }
@@ -166,8 +196,10 @@ void BusBridge::Fill(const PortState& state) {
     (void)messages_.Send(message.connection_id, message.payload());
   }
   for (const uint32_t channel_id : state.signals) sender_.Ring(channel_id);
+  const std::lock_guard lock(send_mutex_);
   for (const PortState::TargetVp& target : state.target_vps) {
     target_vps_[target.channel_id] = target.vp;
+    SetOpen(target.channel_id, true);
   }
 }
 

@@ -8,6 +8,10 @@
 // machine.  The serving process may end and be replaced at any moment; what it
 // has not taken stays in the port for the next one.
 //
+// Signals: by HvSignalEvent, which sets the channel's bit in the port.  Where
+// KVM takes it instead (DoorbellSwitch), the guest is not left for it, and the
+// serving process wakes up without a bit: HostPortOptions::unnamed_signals.
+//
 // Thread safety: hypercalls from any thread; Run() on one of its own.
 // Trust: neither side's: what comes from the guest is passed on as bytes, what
 // comes from the port only reaches the guest.
@@ -17,8 +21,10 @@
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -37,13 +43,21 @@ namespace ferrybus::hypervisor {
 
 class BusBridge final : public HypercallSink {
  public:
-  // `port` is the guest's end.  Borrows `synic`.
-  static absl::StatusOr<std::unique_ptr<BusBridge>> Open(Port port,
-                                                         Synic* synic);
+  // Has a write to `event` take the place of the guest's signals of a
+  // connection, or no more.  If it cannot, they go on to come.
+  using DoorbellSwitch =
+      std::function<void(uint32_t connection_id, int event, bool on)>;
+
+  // `port` is the guest's end.  Borrows `synic`.  Without a switch, or where
+  // it cannot, signals come by SignalEvent().
+  static absl::StatusOr<std::unique_ptr<BusBridge>> Open(
+      Port port, Synic* synic, DoorbellSwitch doorbells = nullptr);
 
   HypercallStatus PostMessage(uint32_t connection_id,
                               absl::Span<const std::byte> payload) override;
   HypercallStatus SignalEvent(uint64_t input) override;
+  // How many of either came.
+  uint64_t hypercalls() const { return hypercalls_; }
 
   // Carries what comes in until Stop().
   void Run();
@@ -59,8 +73,11 @@ class BusBridge final : public HypercallSink {
   void Fill(const PortState& state);
 
  private:
-  BusBridge(Port port, SignalPage signals, Synic* synic);
-  void NoteTargetVp(absl::Span<const std::byte> message);
+  BusBridge(Port port, SignalPage signals, Synic* synic,
+            DoorbellSwitch doorbells);
+  void NoteChannels(absl::Span<const std::byte> message);
+  void SetOpen(uint32_t channel_id, bool open);
+  void CloseAll();
   // False: the guest has not taken the message before.
   bool DeliverMessages();
   void DeliverSignals();
@@ -71,10 +88,13 @@ class BusBridge final : public HypercallSink {
   SignalReceiver receiver_;
   MessageSocket messages_;
   Synic* const synic_;
+  const DoorbellSwitch doorbells_;
   UniqueFd stop_event_;
   std::atomic<bool> stopping_ = false;
+  std::atomic<uint64_t> hypercalls_ = 0;
   std::mutex send_mutex_;
-  std::deque<SocketMessage> waiting_;  // for their slot
+  std::bitset<kMaxChannelId + 1> open_;  // under send_mutex_
+  std::deque<SocketMessage> waiting_;    // for their slot
   // Which processor a channel wants to interrupt, by channel number.
   std::array<std::atomic<uint32_t>, kMaxChannelId + 1> target_vps_ = {};
 };

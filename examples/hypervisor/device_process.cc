@@ -16,7 +16,7 @@
 #include "ferrybus/channel/transport/port.h"
 #include "ferrybus/examples/demo/control.h"
 #include "ferrybus/examples/hypervisor/devices.h"
-#include "ferrybus/examples/hypervisor/page_log.h"
+#include "ferrybus/channel/page_log.h"
 #include "ferrybus/savestate/checkpoint.h"
 #include "ferrybus/vsp/bus.h"
 #include "ferrybus/vsp/host_port.h"
@@ -54,7 +54,7 @@ class Server final : public vsp::BusObserver {
  private:
   void OnChannelFault(const vsp::ServerChannel& channel,
                       const std::string& reason) override;
-  absl::Status OpenBus(bool restore);
+  absl::Status OpenBus(const Json& go);
   // False: the process is to end.
   absl::StatusOr<bool> HandleCommand();
   absl::Status Move();
@@ -81,8 +81,8 @@ void Server::OnChannelFault(const vsp::ServerChannel& channel,
 }
 
 absl::Status Server::Open(const Json& go, Port port) {
-  absl::StatusOr<std::unique_ptr<vsp::HostPort>> opened =
-      vsp::HostPort::Open(std::move(port));
+  absl::StatusOr<std::unique_ptr<vsp::HostPort>> opened = vsp::HostPort::Open(
+      std::move(port), {.unnamed_signals = go["unnamed_signals"]});
   if (!opened.ok()) return opened.status();
   port_ = *std::move(opened);
   const uint64_t pages = port_->memory()->page_count();
@@ -91,7 +91,7 @@ absl::Status Server::Open(const Json& go, Port port) {
   page_log_ = *std::move(log);
   memory_ = std::make_unique<LoggedMemory>(port_->memory(), page_log_.get());
   absl::StatusOr<std::unique_ptr<Devices>> devices =
-      Devices::Open(options_.image_path, go["start_ns"], options_.vp_count);
+      Devices::Open(options_.image_path, go["start_ns"], go["cpus"]);
   if (!devices.ok()) return devices.status();
   devices_ = *std::move(devices);
   auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);
@@ -100,21 +100,20 @@ absl::Status Server::Open(const Json& go, Port port) {
   devices_->SetSubChannels(go["sub_channels"]);
   const ProbeState probe = ProbeFromJson(go["socket"]);
   if (probe.is_open != 0) devices_->AddSocket(probe);
-  const bool restore = go["restore"];
-  absl::Status status = OpenBus(restore);
+  absl::Status status = OpenBus(go);
   if (!status.ok()) return status;
   control_->Send({{"event", "ready"}});
   // Until then whoever saved it may go on instead.
   status = control_->Receive(absl::Hours(24)).status();
-  if (status.ok() && restore) bus_->Start();
+  if (status.ok() && go["restore"] == true) bus_->Start();
   return status;
 }
 
-absl::Status Server::OpenBus(bool restore) {
+absl::Status Server::OpenBus(const Json& go) {
   vsp::BusOptions options;
-  options.connection.max_vp = options_.vp_count - 1;
+  options.connection.max_vp = go["cpus"].get<uint32_t>() - 1;
   const std::vector<vsp::DeviceOffer> offers = devices_->Offers();
-  if (!restore) {
+  if (go["restore"] == false) {
     bus_ = std::make_unique<vsp::Bus>(options, memory_.get(), port_->doorbell(),
                                       this);
     for (const vsp::DeviceOffer& offer : offers) {

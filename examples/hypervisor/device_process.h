@@ -4,8 +4,9 @@
 // running guest: a bus, until it is told to save itself and end.
 //
 // Commands on the control socket:
-//   {"command": "go", "restore": bool, "start_ns": number, "socket": object,
-//    "sub_channels": number}, followed by the port
+//   {"command": "go", "restore": bool, "cpus": number, "start_ns": number,
+//    "socket": object, "sub_channels": number, "unnamed_signals": bool},
+//    followed by the port
 //   {"command": "start"}
 //   {"command": "connect"}
 //   {"command": "move", "wait_for_kill": bool}
@@ -26,7 +27,6 @@ namespace ferrybus::hypervisor {
 struct DeviceProcessOptions {
   std::string image_path;
   std::string checkpoint_folder;
-  uint32_t vp_count = 1;
 };
 
 // Which pages of guest RAM the process may have written (PageLog).

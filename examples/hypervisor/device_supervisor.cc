@@ -24,8 +24,7 @@ absl::Status DeviceSupervisor::StartStandby() {
   if (has_standby_) return absl::OkStatus();
   absl::StatusOr<Child> standby = Child::Start(
       {"--role=devices", absl::StrCat("--disk=", options_.image_path),
-       absl::StrCat("--state=", options_.checkpoint_folder),
-       absl::StrCat("--cpus=", machine_->vp_count())});
+       absl::StrCat("--state=", options_.checkpoint_folder)});
   if (!standby.ok()) return standby.status();
   standby_ = *std::move(standby);
   has_standby_ = true;
@@ -55,7 +54,9 @@ absl::Status DeviceSupervisor::Go(bool restore) {
   server_ = std::move(standby_);
   has_standby_ = false;
   server_.control().Send({{"command", "go"},
+                          {"cpus", machine_->vp_count()},
                           {"start_ns", machine_->start_ns()},
+                          {"unnamed_signals", machine_->has_doorbells()},
                           {"restore", restore},
                           {"socket", ToJson(probe_)},
                           {"sub_channels", sub_channels_}});

@@ -4,8 +4,8 @@
 // one saves itself and ends, or is killed, and the next goes on from the
 // checkpoint, here or on another host.  The guest is not told.
 //
-// Thread safety: one thread, which must live as long as the processes (they
-// end with it).
+// Thread safety: one thread at a time; the one that starts a process must live
+// as long as it does (they end with it).
 
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_DEVICE_SUPERVISOR_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_DEVICE_SUPERVISOR_H_
@@ -34,12 +34,13 @@ class DeviceSupervisor {
     std::vector<std::string> faults;  // channels that the guest broke
   };
 
-  // Borrows the machine.
-  DeviceSupervisor(const DeviceProcessOptions& options, const Machine* machine)
-      : options_(options), machine_(machine) {}
+  explicit DeviceSupervisor(const DeviceProcessOptions& options)
+      : options_(options) {}
 
   // Has the next process ready to run, since it takes its time; or later.
   absl::Status StartStandby();
+  // Borrows the machine whose devices they are.
+  void SetMachine(const Machine* machine) { machine_ = machine; }
 
   absl::Status Start();
   // All three of the next ones.
@@ -51,6 +52,9 @@ class DeviceSupervisor {
   absl::Status Load();
   // It serves.
   void Run() { server_.control().Send({{"command", "start"}}); }
+
+  // Nothing of what it did counts: the process is killed.
+  void Abandon() { server_ = demo::Child(); }
 
   // What Save() left.
   absl::StatusOr<std::string> saved_bus() const;
@@ -77,7 +81,7 @@ class DeviceSupervisor {
   void AddUp(const demo::Json& status);
 
   const DeviceProcessOptions options_;
-  const Machine* const machine_;
+  const Machine* machine_ = nullptr;
   demo::Child server_;
   demo::Child standby_;
   bool has_standby_ = false;

@@ -7,10 +7,30 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "ferrybus/examples/hypervisor/machine_move.h"
-#include "ferrybus/examples/hypervisor/snapshot.h"
+#include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/migration/host/outgoing_migration.h"
+#include "ferrybus/savestate/migration/host/random_id.h"
+#include "ferrybus/savestate/migration/pending_pages.h"
+#include "ferrybus/savestate/migration/snapshot_folder.h"
+#include "ferrybus/savestate/migration/unix/socket_frame.h"
+#include "ferrybus/savestate/migration/unix/unix_connection.h"
 
 namespace ferrybus::hypervisor {
+namespace {
+
+constexpr char kMachine[] = "guest";
+// A processor that emulates another is slow.
+constexpr absl::Duration kDowntime = absl::Seconds(1);
+
+// Where the process answers that has these checkpoints.
+std::string AddressOf(const std::string& checkpoint_folder) {
+  return absl::StrCat(migration::kUnixPrefix, checkpoint_folder, ".socket");
+}
+
+}  // namespace
+
+Guest::Guest(const MachineOptions& machine, const DeviceProcessOptions& devices)
+    : machine_options_(machine), device_options_(devices), devices_(devices) {}
 
 absl::StatusOr<std::unique_ptr<Guest>> Guest::Create(
     const MachineOptions& machine, const DeviceProcessOptions& devices) {
@@ -18,7 +38,8 @@ absl::StatusOr<std::unique_ptr<Guest>> Guest::Create(
   auto ledger =
       migration::FileLedger::Open(devices.checkpoint_folder + ".owner");
   if (!ledger.ok()) return ledger.status();
-  guest->ledger_ = *std::move(ledger);
+  guest->ledger_ =
+      std::make_unique<migration::LockedLedger>(*std::move(ledger));
   return guest;
 }
 
@@ -26,11 +47,10 @@ absl::Status Guest::Make(const MachineOptions& options) {
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(options);
   if (!machine.ok()) return machine.status();
   machine_ = *std::move(machine);
-  devices_ =
-      std::make_unique<DeviceSupervisor>(device_options_, machine_.get());
+  devices_.SetMachine(machine_.get());
   machine_device_ = std::make_unique<MachineDevice>(machine_.get());
   channels_device_ =
-      std::make_unique<ChannelsDevice>(machine_.get(), devices_.get());
+      std::make_unique<ChannelsDevice>(machine_.get(), &devices_);
   return absl::OkStatus();
 }
 
@@ -38,8 +58,7 @@ absl::Status Guest::MakeFrom(const std::string& description) {
   absl::StatusOr<MachineOptions> options = ParseDescription(description);
   if (!options.ok()) return options.status();
   options->console = machine_options_.console;
-  const absl::Status status = Make(*options);
-  return status.ok() ? devices_->StartStandby() : status;
+  return Make(*options);
 }
 
 std::vector<migration::Migratable*> Guest::migratables() {
@@ -53,29 +72,101 @@ absl::Status Guest::Own() {
 absl::Status Guest::Boot() {
   absl::Status status = Make(machine_options_);
   if (status.ok()) status = Own();
-  if (status.ok()) status = devices_->Start();
+  if (status.ok()) status = devices_.Start();
   if (status.ok()) machine_->Start();
   return status;
 }
 
 absl::Status Guest::RestoreFrom(const std::string& folder) {
-  const absl::StatusOr<Snapshot> snapshot = Snapshot::Open(folder);
+  const auto snapshot = migration::Snapshot::Open(folder);
   if (!snapshot.ok()) return snapshot.status();
-  absl::Status status = MakeFrom(snapshot->CreationParameters("machine"));
+  absl::Status status = devices_.StartStandby();
+  if (status.ok()) status = MakeFrom(snapshot->CreationParameters("machine"));
   if (status.ok()) status = Own();
   return status.ok() ? snapshot->Restore(migratables()) : status;
 }
 
-absl::Status Guest::ReceiveFrom(int socket) {
-  return ReceiveMachine(socket, this, ledger_.get());
+absl::Status Guest::Listen() {
+  if (server_.has_value()) return absl::OkStatus();
+  migration::MachineRegistry* const registry = this;
+  server_.emplace(
+      migration::UnixServerOptions{
+          .address = AddressOf(device_options_.checkpoint_folder)},
+      registry, &book_);
+  return server_->Start();
+}
+
+absl::Status Guest::Receive(absl::FunctionRef<void()> on_ready) {
+  // In this thread, which lives as long as the process (DeviceSupervisor).
+  absl::Status status = devices_.StartStandby();
+  if (status.ok()) status = Listen();
+  if (!status.ok()) return status;
+  on_ready();
+  arrived_.WaitForNotification();
+  if (is_running_) return absl::OkStatus();
+  const auto report = book_.Query({.machine = kMachine});
+  return report.ok() ? report->status : report.status();
 }
 
 absl::Status Guest::SaveTo(const std::string& folder) {
-  return SaveSnapshot(folder, migratables());
+  return migration::SaveSnapshot(folder, migratables());
 }
 
-migration::MigrationProgress Guest::SendTo(int socket) {
-  return SendMachine(socket, migratables(), ledger_.get());
+migration::MigrationProgress Guest::SendTo(const std::string& checkpoint_folder,
+                                           std::function<void()> take_back) {
+  migration::MigrationProgress failed;
+  failed.status = Listen();
+  std::vector<std::unique_ptr<migration::PendingPages>> pages;
+  std::vector<migration::PendingPages*> borrowed;
+  for (migration::Migratable* device : migratables()) {
+    auto created = migration::PendingPages::Create(
+        device, migration::MemoryOrigin::kZeros);
+    failed.status.Update(created.status());
+    if (!failed.status.ok()) return failed;
+    pages.push_back(*std::move(created));
+    borrowed.push_back(pages.back().get());
+  }
+  const std::string target = AddressOf(checkpoint_folder);
+  migration::OutgoingOptions options;
+  options.source.machine = kMachine;
+  options.source.migration_id = migration::NewRandomId();
+  options.source.peer = target;
+  // Memory stays on this host.
+  options.streams = 1;
+  options.source.compress = false;
+  options.source.downtime_limit = kDowntime;
+  // One that writes faster than can be copied waits longer.
+  options.source.on_timeout = migration::OnTimeout::kForce;
+  migration::OutgoingMigration outgoing(
+      options,
+      migration::MakeUnixConnection(
+          target, AddressOf(device_options_.checkpoint_folder),
+          options.source.limits),
+      borrowed, ledger_.get(), &book_);
+  channels_device_->SetTakeBack(std::move(take_back));
+  const migration::MigrationProgress result = outgoing.Run();
+  channels_device_->SetTakeBack(nullptr);
+  return result;
+}
+
+absl::StatusOr<migration::MachineRegistry::Arrival> Guest::BeginArrival(
+    const std::string& machine) {
+  if (machine != kMachine || machine_ != nullptr ||
+      arrived_.HasBeenNotified()) {
+    return absl::FailedPreconditionError("no such guest is expected here");
+  }
+  return Arrival{.host = this, .ledger = ledger_.get()};
+}
+
+void Guest::EndArrival(const std::string&, bool is_running) {
+  is_running_ = is_running;
+  arrived_.Notify();
+}
+
+absl::StatusOr<migration::OwnershipLedger*> Guest::FindLedger(
+    const std::string& machine) {
+  if (machine != kMachine) return absl::NotFoundError(machine);
+  return ledger_.get();
 }
 
 absl::StatusOr<std::vector<migration::Migratable*>> Guest::CreateDevices(
@@ -92,7 +183,7 @@ absl::StatusOr<std::vector<migration::Migratable*>> Guest::CreateDevices(
 void Guest::DestroyDevices() {
   channels_device_.reset();
   machine_device_.reset();
-  devices_.reset();
+  devices_.Abandon();
   machine_.reset();
 }
 

@@ -1,30 +1,41 @@
 // SPDX-License-Identifier: MIT
 //
 // A machine and the process behind its devices, in all the ways that it comes
-// and goes: booted, from and into a folder, from and to another process.
+// and goes: booted, from and into a folder, from and to another process of this
+// host (savestate/migration/unix/).
 //
-// Thread safety: one thread; the machine's own do the rest.
-// Trust: as machine_devices.h and snapshot.h.
+// Thread safety: one thread; the machine's own do the rest, and one in which a
+// machine arrives.
+// Trust: as machine_devices.h, snapshot_folder.h and unix_server.h.
 
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_GUEST_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_GUEST_H_
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "ferrybus/examples/hypervisor/device_supervisor.h"
 #include "ferrybus/examples/hypervisor/machine.h"
 #include "ferrybus/examples/hypervisor/machine_devices.h"
+#include "ferrybus/savestate/migration/host/arrivals.h"
+#include "ferrybus/savestate/migration/host/locked_ledger.h"
+#include "ferrybus/savestate/migration/host/migration_book.h"
 #include "ferrybus/savestate/migration/migration_progress.h"
 #include "ferrybus/savestate/migration/migration_target.h"
 #include "ferrybus/savestate/migration/ownership.h"
+#include "ferrybus/savestate/migration/unix/unix_server.h"
 
 namespace ferrybus::hypervisor {
 
-class Guest final : private migration::TargetHost {
+class Guest final : private migration::TargetHost,
+                    private migration::MachineRegistry {
  public:
   // Opens the ledger beside the devices' checkpoints.
   static absl::StatusOr<std::unique_ptr<Guest>> Create(
@@ -34,20 +45,25 @@ class Guest final : private migration::TargetHost {
   // only the console.
   absl::Status Boot();
   absl::Status RestoreFrom(const std::string& folder);
-  absl::Status ReceiveFrom(int socket);
+  // Waits for a machine to come; calls `on_ready` once it can.
+  absl::Status Receive(absl::FunctionRef<void()> on_ready);
 
   // An error: it goes on here.  Else it never runs here again.
   absl::Status SaveTo(const std::string& folder);
-  migration::MigrationProgress SendTo(int socket);
+  // To a process that waits in Receive(), with this folder for checkpoints.
+  // `take_back` ends it, so that the disk is free when the guest goes on here.
+  migration::MigrationProgress SendTo(const std::string& checkpoint_folder,
+                                      std::function<void()> take_back);
 
   // After it began.
   Machine& machine() { return *machine_; }
-  DeviceSupervisor& devices() { return *devices_; }
+  DeviceSupervisor& devices() { return devices_; }
 
  private:
-  Guest(const MachineOptions& machine, const DeviceProcessOptions& devices)
-      : machine_options_(machine), device_options_(devices) {}
+  Guest(const MachineOptions& machine, const DeviceProcessOptions& devices);
 
+  // Answers other processes: takes their machine, and tells what was decided.
+  absl::Status Listen();
   absl::Status Make(const MachineOptions& options);
   // A machine that goes on here, by the description of where it was.
   absl::Status MakeFrom(const std::string& description);
@@ -59,13 +75,23 @@ class Guest final : private migration::TargetHost {
       bool is_recovery) override;
   void DestroyDevices() override;
 
+  // MachineRegistry: a guest is one machine.
+  absl::StatusOr<Arrival> BeginArrival(const std::string& machine) override;
+  void EndArrival(const std::string& machine, bool is_running) override;
+  absl::StatusOr<migration::OwnershipLedger*> FindLedger(
+      const std::string& machine) override;
+
   const MachineOptions machine_options_;
   const DeviceProcessOptions device_options_;
-  std::unique_ptr<migration::OwnershipLedger> ledger_;
+  std::unique_ptr<migration::LockedLedger> ledger_;
   std::unique_ptr<Machine> machine_;
-  std::unique_ptr<DeviceSupervisor> devices_;
+  DeviceSupervisor devices_;
   std::unique_ptr<MachineDevice> machine_device_;
   std::unique_ptr<ChannelsDevice> channels_device_;
+  migration::MigrationBook book_;
+  absl::Notification arrived_;
+  bool is_running_ = false;  // once it has arrived
+  std::optional<migration::UnixServer> server_;
 };
 
 }  // namespace ferrybus::hypervisor

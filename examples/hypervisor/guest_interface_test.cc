@@ -271,6 +271,57 @@ TEST_F(BusBridgeTest, SignalsOfChannelsReachTheHostOthersNobody) {
   EXPECT_THAT(taken, ElementsAre(5));
 }
 
+// KVM rings for the channels that are open, here and where the guest goes on.
+TEST_F(BusBridgeTest, DoorbellsFollowTheChannels) {
+  std::vector<std::pair<uint32_t, bool>> switched;
+  const auto open_bridge = [&](PortPair port) {
+    const int event = port.guest.host_event.get();
+    return *BusBridge::Open(
+        std::move(port.guest), &synic_,
+        [&switched, event](uint32_t connection_id, int its_event, bool on) {
+          EXPECT_EQ(its_event, event);
+          switched.emplace_back(connection_id, on);
+        });
+  };
+  const auto bridge = open_bridge(*CreatePort(memory_->file()));
+  const auto post = [&bridge](const auto& message) {
+    EXPECT_EQ(
+        bridge->PostMessage(
+            4, {reinterpret_cast<const std::byte*>(&message), sizeof(message)}),
+        HypercallStatus::kSuccess);
+  };
+  const auto open = [&post](uint32_t channel) {
+    OpenChannelMessage message;
+    message.channel_id = ChannelId{channel};
+    post(message);
+  };
+  open(5);
+  open(5);
+  open(9);
+  open(0);
+  open(2048);
+  EXPECT_THAT(switched, ElementsAre(Pair(0x2005, true), Pair(0x2009, true)));
+  switched.clear();
+  CloseChannelMessage close;
+  close.channel_id = ChannelId{5};
+  post(close);
+  post(close);
+  EXPECT_THAT(switched, ElementsAre(Pair(0x2005, false)));
+  switched.clear();
+
+  const Port host;
+  PortPair port = *CreatePort(memory_->file());
+  const PortState state = bridge->Drain(host_);
+  const auto next = open_bridge(std::move(port));
+  next->Fill(state);
+  EXPECT_THAT(switched, ElementsAre(Pair(0x2009, true)));
+  switched.clear();
+  // The guest begins anew.
+  post(UnloadMessage());
+  EXPECT_THAT(switched, ElementsAre(Pair(0x2009, false)));
+  EXPECT_EQ(bridge->hypercalls(), 8u);
+}
+
 TEST_F(BusBridgeTest, AFullSocketIsBackPressure) {
   const std::array<std::byte, 240> payload = {};
   EXPECT_EQ(bridge_->PostMessage(7, payload),

@@ -5,7 +5,11 @@
 # while the guest writes and verifies, and has the guest power itself off.
 #
 #     guest_test.sh HYPERVISOR GUEST_LOAD RUN MAKE_DISK
-#       [HYPERVISOR'S ARGUMENT... | --json FILE]
+#       [HYPERVISOR'S ARGUMENT... | --json FILE | --hostile]
+#
+# With --hostile a module in the guest's kernel breaks the rules of VMBus
+# meanwhile (guest/hostile), on which nothing of the above may depend;
+# guest/make_hostile.sh puts it into the kit.
 #
 # FERRYBUS_GUEST_KIT is a folder from make_kit.sh.  Without it, or where there
 # is neither a KVM of the processor's nor QEMU, the test says so and is
@@ -25,15 +29,18 @@ json=""
 # Emulated processors on a busy machine stand still for seconds, which is not
 # what the guest's kernel shall complain about.
 patience="nosoftlockup rcupdate.rcu_cpu_stall_suppress=1"
-arguments=(
-  --append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load $patience"
-  --timeout=600
-)
+append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load $patience"
+arguments=(--timeout=600)
+hostile=""
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --json)
       json="$2"
       shift
+      ;;
+    --hostile)
+      hostile=1
+      append+=" ferrybus.hostile"
       ;;
     *) arguments+=("$1") ;;
   esac
@@ -56,6 +63,9 @@ skip() {
 [[ -f "$kit/vmlinuz" ]] ||
   skip "there is no guest: FERRYBUS_GUEST_KIT names no folder of make_kit.sh" \
     "(./ferry guest-test makes one)"
+if [[ -n "$hostile" && ! -f "$kit/root/modules/ferrybus_hostile.ko" ]]; then
+  skip "there is no hostile module: the kernel's headers could not be had"
+fi
 command -v mke2fs >/dev/null || skip "there is no mke2fs (e2fsprogs)"
 
 work="$(mktemp -d "${TEST_TMPDIR:-/var/tmp}/guest.XXXXXX")"
@@ -67,7 +77,7 @@ run_guest() {
   rm -f "$work/report"
   "$make_disk" "$kit" "$work/disk.img" "$guest_load" >/dev/null
   "$run" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
-    "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
+    --append="$append" "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
   tr -d '\r' <"$work/log"
 }
 
@@ -93,6 +103,11 @@ done
 if [[ "${arguments[*]}" != *--cpus* ]] &&
   ! grep -q "channels of the disk: 2" "$work/log"; then
   echo "FAILED: the guest's two processors have not two channels to the disk"
+  exit 1
+fi
+if [[ -n "$hostile" ]] &&
+  ! grep -o "FERRYBUS-HOSTILE posts=[1-9].*" "$work/log"; then
+  echo "FAILED: the hostile module did not storm, or did not come to its end"
   exit 1
 fi
 echo "ok:$(grep -E '"(replacements|moves|snapshots|bytes_verified)"' "$work/report" | tr -d '\n')"

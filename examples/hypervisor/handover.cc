@@ -2,10 +2,6 @@
 
 #include "ferrybus/examples/hypervisor/handover.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/socket.h>
-
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,15 +18,20 @@ using demo::Control;
 using demo::Json;
 
 constexpr absl::Duration kForever = absl::Hours(24 * 365);
+constexpr absl::Duration kReadyPatience = absl::Seconds(60);
 // What adds up, and what is a list.
 constexpr const char* kSums[] = {
     "replacements", "moves",        "snapshots",    "in_flight_moved",
-    "io_errors",    "disk_packets", "disk_refused",
+    "io_errors",    "disk_packets", "disk_refused", "hypercalls",
 };
 constexpr const char* kLists[] = {"complaints", "faults", "pauses_ms"};
 // What only the last process knows.
 constexpr const char* kLast[] = {
     "bytes_verified", "bytes_written", "lost", "end", "error", "services"};
+
+std::string NextStateFolder(const SessionOptions& options) {
+  return options.state_folder + "+";
+}
 
 // Of this program, to go on with what is left to do.
 std::vector<std::string> Arguments(const SessionOptions& options,
@@ -40,7 +41,7 @@ std::vector<std::string> Arguments(const SessionOptions& options,
       how,
       "--continued",
       absl::StrCat("--disk=", options.disk_path),
-      absl::StrCat("--state=", options.state_folder, "+"),
+      absl::StrCat("--state=", NextStateFolder(options)),
       absl::StrCat("--replacements=",
                    options.replacements - ReplacementsHere(options)),
       absl::StrCat("--interval=", options.interval_ms),
@@ -55,21 +56,16 @@ std::vector<std::string> Arguments(const SessionOptions& options,
 }
 
 absl::StatusOr<Handover> Migrate(Guest& guest, const SessionOptions& options) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
-    return absl::ErrnoToStatus(errno, "socketpair");
-  }
-  const UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  fcntl(theirs.get(), F_SETFD, 0);  // inherited
-  const std::string incoming = absl::StrCat("--incoming=", theirs.get());
-  absl::StatusOr<Child> successor = Child::Start(Arguments(
-      options, incoming.c_str(), options.moves - 1, options.snapshots));
-  theirs = UniqueFd();
+  absl::StatusOr<Child> successor = Child::Start(
+      Arguments(options, "--incoming", options.moves - 1, options.snapshots));
   if (!successor.ok()) return successor.status();
-  const migration::MigrationProgress moved = guest.SendTo(ours.get());
-  if (!moved.status.ok()) return moved.status;
-  return Handover{*std::move(successor),
+  const absl::Status ready =
+      successor->control().Receive(kReadyPatience).status();
+  if (!ready.ok()) return ready;
+  const migration::MigrationProgress moved =
+      guest.SendTo(NextStateFolder(options), [&] { successor->Kill(); });
+  if (moved.phase != migration::SourcePhase::kDone) return moved.status;
+  return Handover{std::move(successor),
                   absl::ToInt64Milliseconds(moved.pause.total())};
 }
 
@@ -79,10 +75,9 @@ absl::StatusOr<Handover> PassOnByFolder(Guest& guest,
   const absl::Status saved = guest.SaveTo(folder);
   if (!saved.ok()) return saved;
   const std::string restore = absl::StrCat("--restore-from=", folder);
-  absl::StatusOr<Child> successor = Child::Start(
-      Arguments(options, restore.c_str(), 0, options.snapshots - 1));
-  if (!successor.ok()) return successor.status();
-  return Handover{*std::move(successor), std::nullopt};
+  return Handover{Child::Start(Arguments(options, restore.c_str(), 0,
+                                         options.snapshots - 1)),
+                  std::nullopt};
 }
 
 }  // namespace
@@ -93,15 +88,20 @@ absl::StatusOr<Handover> HandOver(Guest& guest, const SessionOptions& options) {
 }
 
 absl::StatusOr<Json> TakeReport(Handover& handover) {
-  absl::StatusOr<Json> report = handover.successor.control().Receive(kForever);
-  const int code = handover.successor.Wait();
+  absl::StatusOr<Child>& successor = handover.successor;
+  if (!successor.ok()) return successor.status();
+  absl::StatusOr<Json> report = successor->control().Receive(kForever);
+  const int code = successor->Wait();
   if (report.ok()) return report;
   return absl::InternalError(
       absl::StrCat("the process that the guest went to ended with ", code));
 }
 
+void SayReady() { GiveReport({{"event", "ready"}}); }
+
 void GiveReport(const Json& report) {
-  Control(UniqueFd(demo::kControlFd)).Send(report);
+  static Control& predecessor = *new Control(UniqueFd(demo::kControlFd));
+  predecessor.Send(report);
 }
 
 void AddReport(const Json& successor, Json* report) {

@@ -19,18 +19,21 @@
 namespace ferrybus::hypervisor {
 
 struct Handover {
-  demo::Child successor;
+  // An error: the guest is saved, and runs nowhere.
+  absl::StatusOr<demo::Child> successor;
   // Of a migration: what the guest waited for.
   std::optional<int64_t> pause_ms;
 };
 
 // By a migration, if `options` still has one to do, else by a snapshot.  An
-// error: the guest goes on here, or nowhere.
+// error: the guest goes on here.
 absl::StatusOr<Handover> HandOver(Guest& guest, const SessionOptions& options);
 
 // Waits for the end of the other process.
 absl::StatusOr<demo::Json> TakeReport(Handover& handover);
-// Of the process that continues, to the one that began it.
+// Of the process that continues, to the one that began it: the guest may come;
+// how it went.
+void SayReady();
 void GiveReport(const demo::Json& report);
 // Adds what the other process saw.
 void AddReport(const demo::Json& successor, demo::Json* report);

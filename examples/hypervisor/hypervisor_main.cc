@@ -113,7 +113,7 @@ int Fail(const std::string& text) {
 
 int Run(SessionOptions& session) {
   if (session.machine.linux.kernel_path.empty() &&
-      session.restore_from.empty() && session.incoming < 0) {
+      session.restore_from.empty() && !session.incoming) {
     return Fail("--kernel is missing");
   }
   if (session.disk_path.empty()) return Fail("--disk is missing");
@@ -145,7 +145,7 @@ int main(int argc, char** argv) {
   AddOptions(app, session, ram_mib);
   // How it starts its own processes.
   app.add_option("--role", role)->group("");
-  app.add_option("--incoming", session.incoming)->group("");
+  app.add_flag("--incoming", session.incoming)->group("");
   app.add_flag("--continued", session.is_continued)->group("");
   CLI11_PARSE(app, argc, argv);
 
@@ -153,7 +153,6 @@ int main(int argc, char** argv) {
   if (role == "devices") {
     devices.image_path = session.disk_path;
     devices.checkpoint_folder = session.state_folder;
-    devices.vp_count = session.machine.vp_count;
     return ferrybus::hypervisor::RunDeviceProcess(devices);
   }
   session.machine.ram_bytes = ram_mib << 20;

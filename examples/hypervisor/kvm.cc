@@ -144,6 +144,14 @@ absl::Status Kvm::TrapHypervMsrs() const {
   return absl::OkStatus();
 }
 
+void Kvm::SetDoorbell(uint32_t connection_id, int event, bool on) const {
+  kvm_hyperv_eventfd doorbell = {};
+  doorbell.conn_id = connection_id;
+  doorbell.fd = event;
+  doorbell.flags = on ? 0 : KVM_HYPERV_EVENTFD_DEASSIGN;
+  (void)ioctl(vm(), KVM_HYPERV_EVENTFD, &doorbell);
+}
+
 absl::Status Kvm::SetSintRoutes(uint32_t vp_count, uint32_t sint) const {
   const uint32_t count = kIoApicPins + kPicPins + vp_count;
   KvmList<kvm_irq_routing_entry> routing(count);

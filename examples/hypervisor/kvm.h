@@ -94,6 +94,11 @@ class Kvm {
   absl::Status TakeDirtyLog(absl::Span<uint64_t> words) const;
   // Has accesses to Hyper-V's MSRs end in user space.
   absl::Status TrapHypervMsrs() const;
+  // Has KVM write `event` when the guest signals this connection, or no more:
+  // the guest need not be left for it.  Whatever fails, a signal that KVM does
+  // not know comes by an exit.
+  bool HasDoorbells() const { return Capability(KVM_CAP_HYPERV_EVENTFD) > 0; }
+  void SetDoorbell(uint32_t connection_id, int event, bool on) const;
   // Interrupt lines: the 24 pins of the I/O APIC, and behind them one for the
   // SINT of each of `vp_count` virtual processors (HypervMode::kKvm only).
   absl::Status SetSintRoutes(uint32_t vp_count, uint32_t sint) const;

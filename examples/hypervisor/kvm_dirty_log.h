@@ -19,7 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ferrybus/examples/hypervisor/kvm.h"
-#include "ferrybus/examples/hypervisor/page_log.h"
+#include "ferrybus/channel/page_log.h"
 #include "ferrybus/savestate/migration/dirty_bitmap.h"
 
 namespace ferrybus::hypervisor {

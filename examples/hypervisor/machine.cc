@@ -96,8 +96,14 @@ absl::Status Machine::Build(const MachineOptions& options) {
   serial_ = std::make_unique<SerialPort>(options.console, [this](bool level) {
     kvm_->SetLine(SerialPort::kLine, level);
   });
-  absl::StatusOr<std::unique_ptr<BusBridge>> bridge =
-      BusBridge::Open(std::move(port->guest), synic_.get());
+  BusBridge::DoorbellSwitch doorbells;
+  if (has_doorbells()) {
+    doorbells = [this](uint32_t connection_id, int event, bool on) {
+      kvm_->SetDoorbell(connection_id, event, on);
+    };
+  }
+  absl::StatusOr<std::unique_ptr<BusBridge>> bridge = BusBridge::Open(
+      std::move(port->guest), synic_.get(), std::move(doorbells));
   if (!bridge.ok()) return bridge.status();
   bridge_ = *std::move(bridge);
   end_event_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
@@ -160,6 +166,8 @@ void Machine::RunVcpu(Vcpu& vcpu) {
 }
 
 void Machine::StopProcessors() {
+  // A thread that was joined is not there to be interrupted.
+  if (threads_.empty()) return;
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Stop();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();

@@ -32,7 +32,7 @@
 #include "ferrybus/examples/hypervisor/kvm.h"
 #include "ferrybus/examples/hypervisor/kvm_dirty_log.h"
 #include "ferrybus/examples/hypervisor/machine_state.h"
-#include "ferrybus/examples/hypervisor/page_log.h"
+#include "ferrybus/channel/page_log.h"
 #include "ferrybus/examples/hypervisor/serial_port.h"
 #include "ferrybus/examples/hypervisor/synic.h"
 #include "ferrybus/examples/hypervisor/vcpu.h"
@@ -68,6 +68,12 @@ class Machine {
   uint32_t vp_count() const { return static_cast<uint32_t>(vcpus_.size()); }
   // The host's end of the bus; duplicate it for each serving process.
   const Port& host_port() const { return host_port_; }
+  // KVM wakes that process up, by HostPortOptions::unnamed_signals.
+  bool has_doorbells() const {
+    return mode_ == HypervMode::kKvm && kvm_->HasDoorbells();
+  }
+  // Those for which the guest had to be left.
+  uint64_t hypercalls() const { return bridge_->hypercalls(); }
   // When the partition's clock was 0, by CLOCK_MONOTONIC.
   int64_t start_ns() const { return start_ns_; }
   absl::Span<std::byte> ram() const;

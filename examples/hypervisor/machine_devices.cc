@@ -203,9 +203,11 @@ void ChannelsDevice::Resume() {
   if (!is_target_) {
     if (!is_paused_) return;
     is_paused_ = false;
-    failure_ = LoadDevices(state_);
+    if (take_back_ != nullptr) take_back_();
+    // The supervisor knows of a failure, and the guest of its disk's.
+    if (!LoadDevices(state_).ok()) return;
   }
-  if (failure_.ok()) devices_->Run();
+  devices_->Run();
 }
 
 }  // namespace ferrybus::hypervisor

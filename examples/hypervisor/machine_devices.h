@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -78,8 +79,11 @@ class ChannelsDevice final : public migration::Migratable {
   ChannelsDevice(Machine* machine, DeviceSupervisor* devices)
       : machine_(machine), devices_(devices) {}
 
-  // Why the devices do not serve, although they were told to Resume().
-  const absl::Status& failure() const { return failure_; }
+  // Called before the devices go on here after a Pause(): whoever was to have
+  // them must let go of the disk.
+  void SetTakeBack(std::function<void()> take_back) {
+    take_back_ = std::move(take_back);
+  }
 
   std::string name() const override { return "channels"; }
   migration::Capabilities capabilities() const override {
@@ -106,7 +110,7 @@ class ChannelsDevice final : public migration::Migratable {
   bool is_paused_ = false;
   ChannelsState state_;
   std::string saved_;
-  absl::Status failure_;
+  std::function<void()> take_back_;
 };
 
 }  // namespace ferrybus::hypervisor

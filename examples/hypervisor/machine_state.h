@@ -108,8 +108,8 @@ struct PortState {
   };
   std::vector<SocketMessage> to_guest;
   std::vector<SocketMessage> to_host;
-  std::vector<uint32_t> signals;  // channels, to the host
-  std::vector<TargetVp> target_vps;
+  std::vector<uint32_t> signals;     // channels, to the host
+  std::vector<TargetVp> target_vps;  // of the channels that are open
 };
 
 // SocketProbe.

@@ -69,7 +69,11 @@ class Session {
   absl::Status Loop();
   absl::Status DoWhatIsDue();
   absl::Status DoAfterReplacements();
-  bool IsReady() const { return options_.is_continued || console_.is_ready(); }
+  // A guest that comes from elsewhere was so when it left.
+  bool IsReady() const {
+    return options_.is_continued || !options_.restore_from.empty() ||
+           console_.is_ready();
+  }
   // There is more to do than to run until the guest ends.
   bool HasPlan() const {
     return options_.replacements > 0 || options_.moves > 0 ||
@@ -83,6 +87,7 @@ class Session {
   ConsoleLog console_;
   std::unique_ptr<Guest> guest_;
   std::optional<Handover> handover_;
+  absl::Status not_moved_;
   Json last_status_;
   uint32_t replaced_ = 0;
   int64_t next_ns_ = 0;
@@ -102,7 +107,7 @@ absl::Status Session::Begin() {
                               .checkpoint_folder = options_.state_folder});
   if (!guest.ok()) return guest.status();
   guest_ = *std::move(guest);
-  if (options_.incoming >= 0) return guest_->ReceiveFrom(options_.incoming);
+  if (options_.incoming) return guest_->Receive(SayReady);
   if (!options_.restore_from.empty()) {
     return guest_->RestoreFrom(options_.restore_from);
   }
@@ -189,10 +194,10 @@ absl::Status Session::DoAfterReplacements() {
   next_ns_ = NowNs() + kAskAgainNs;
   if (power_off_asked_) return absl::OkStatus();
   last_status_ = guest_->devices().Status();
-  if (options_.moves > 0 || options_.snapshots > 0) {
+  if ((options_.moves > 0 || options_.snapshots > 0) && not_moved_.ok()) {
     absl::StatusOr<Handover> handover = HandOver(*guest_, options_);
-    if (!handover.ok()) return handover.status();
-    handover_ = *std::move(handover);
+    not_moved_ = handover.status();  // it goes on here
+    if (handover.ok()) handover_ = *std::move(handover);
     return absl::OkStatus();
   }
   if (!options_.save_to.empty()) {
@@ -231,6 +236,7 @@ Json Session::Report() {
     const absl::Status stopped = guest_->devices().Stop();
     if (!stopped.ok() && error.empty()) error = stopped.ToString();
   }
+  if (error.empty() && !not_moved_.ok()) error = not_moved_.ToString();
   const DeviceSupervisor::Totals& totals = guest_->devices().totals();
   const Json guest = console_.result();
   const auto of_guest = [&guest](const char* key) {
@@ -258,6 +264,8 @@ Json Session::Report() {
           {"faults", totals.faults},
           {"disk_packets", totals.disk_packets},
           {"disk_refused", totals.disk_refused},
+          {"doorbells", guest_->machine().has_doorbells()},
+          {"hypercalls", guest_->machine().hypercalls()},
           {"hyperv",
            guest_->machine().mode() == HypervMode::kKvm ? "kvm" : "userspace"},
           {"end", saved_ ? kSaved : Name(end)},

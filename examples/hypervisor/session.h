@@ -44,9 +44,9 @@ struct SessionOptions {
   std::string save_to;
   // Instead of booting: it goes on from there.
   std::string restore_from;
-  // In a process that was begun to continue a guest: a socket that it comes
-  // by, or -1; it is ready.
-  int incoming = -1;
+  // Nor booting: it comes from another process (Guest::Receive()).
+  bool incoming = false;
+  // In a process that was begun to continue a guest, which is ready.
   bool is_continued = false;
   // Where the report goes, as JSON.  Empty: nowhere.
   std::string json_path;

@@ -40,6 +40,8 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(
            vcpu->fd_.get(), 0);
   if (run == MAP_FAILED) return IoctlError("mmap of kvm_run");
   vcpu->run_ = static_cast<kvm_run*>(run);
+  vcpu->tsc_khz_ = static_cast<uint32_t>(
+      std::max(0, ioctl(vcpu->fd_.get(), KVM_GET_TSC_KHZ, 0)));
 
   KvmList<kvm_cpuid_entry2> list(cpuid.size());
   std::copy(cpuid.begin(), cpuid.end(), list.entries());

@@ -77,7 +77,8 @@ class Vcpu {
   // Its state, but the SynIC's.  A load that fails leaves it half done.
   absl::Status Save(VcpuState* state) const;
   absl::Status Load(const VcpuState& state) const;
-  uint32_t tsc_khz() const;
+  // At any time: KVM itself answers nothing while the processor runs.
+  uint32_t tsc_khz() const { return tsc_khz_; }
 
   const std::string& error() const { return error_; }
 
@@ -105,6 +106,7 @@ class Vcpu {
   const uint32_t index_;
   UniqueFd fd_;
   kvm_run* run_ = nullptr;
+  uint32_t tsc_khz_ = 0;
   std::atomic<bool> stopping_ = false;
   std::atomic<pthread_t> thread_ = {};
   std::string error_;

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
@@ -29,11 +28,6 @@ absl::Status Vcpu::Call(unsigned long request, const char* name,
 
 // Processors without XSAVE have none.
 bool Vcpu::HasXcrs() const { return world_.kvm->Capability(KVM_CAP_XCRS) > 0; }
-
-uint32_t Vcpu::tsc_khz() const {
-  return static_cast<uint32_t>(
-      std::max(0, ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0)));
-}
 
 bool Vcpu::ReadMsr(uint32_t msr, uint64_t* value) const {
   KvmList<kvm_msr_entry> msrs(1);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/migration/dirty_words.h"
 #include "ferrybus/savestate/migration/memory_ranges.h"
 
 namespace ferrybus::migration {
@@ -37,15 +38,6 @@ void ForEachWord(uint64_t first, uint64_t pages, Visit visit) {
     first += part.count;
     pages -= part.count;
   }
-}
-
-// The bits in `mask`.
-uint64_t Read(std::atomic<uint64_t>& word, uint64_t mask, bool clear) {
-  // Acquire, here and below: with the release in MarkWritten().
-  const uint64_t bits = word.load(std::memory_order_acquire) & mask;
-  if (!clear || bits == 0) return bits;
-  if (~mask == 0) return word.exchange(0, std::memory_order_acquire);
-  return word.fetch_and(~mask, std::memory_order_acquire) & mask;
 }
 
 // Packs bits without gaps, the lowest of a byte first.
@@ -115,12 +107,7 @@ void DirtyBitmap::MarkWritten(uint32_t segment, uint64_t offset_bytes,
       offset_bytes >= found->is.size_bytes) {
     return;
   }
-  // A read-modify-write, though it changes nothing: it is before that of
-  // StartTracking(), which then sees what was written before this (acq_rel in
-  // both), or after it, and marks.  A load could be before it in both senses:
-  // it would pass by a write that is still in the store buffer.  Acquire, too,
-  // for the planes' memory.
-  uint64_t tracked = found->tracked.fetch_add(0, std::memory_order_acq_rel);
+  uint64_t tracked = PlanesToMark(found->tracked);
   if (tracked == 0) return;
   size_bytes = std::min(size_bytes, found->is.size_bytes - offset_bytes);
   const uint64_t first = offset_bytes >> found->page_shift;
@@ -128,9 +115,7 @@ void DirtyBitmap::MarkWritten(uint32_t segment, uint64_t offset_bytes,
   for (; tracked != 0; tracked &= tracked - 1) {
     Word* words = found->planes[std::countr_zero(tracked)].get();
     ForEachWord(first, last - first + 1, [words](uint64_t word, WordPart part) {
-      // Release: whoever takes the bit sees the memory.  Also when the bit is
-      // set already: it may be taken just now.
-      words[word].fetch_or(part.mask(), std::memory_order_release);
+      MarkBits(words[word], part.mask());
     });
   }
 }
@@ -180,13 +165,8 @@ absl::Status DirtyBitmap::StartTracking(BasisId basis) {
   if (!found.ok()) return found.status();
   if ((*found)->is_tracked) return Tracked();
   Segment& segment = *(*found)->segment;
-  Word* words = segment.planes[(*found)->plane].get();
-  for (size_t i = 0; i < segment.words; ++i) {
-    words[i].store(0, std::memory_order_relaxed);
-  }
-  // Release: the zeros are before the first mark.  Acquire: see MarkWritten().
-  segment.tracked.fetch_or(uint64_t{1} << (*found)->plane,
-                           std::memory_order_acq_rel);
+  TrackPlane(segment.tracked, (*found)->plane,
+             segment.planes[(*found)->plane].get(), segment.words);
   (*found)->is_tracked = true;
   return absl::OkStatus();
 }
@@ -227,7 +207,7 @@ absl::Status DirtyBitmap::Query(BasisId basis, const DirtyQuery& query,
                 range.size_bytes >> segment.page_shift,
                 [&](uint64_t word, WordPart part) {
                   const uint64_t taken =
-                      Read(words[word], part.mask(), query.clear);
+                      TakeBits(words[word], part.mask(), query.clear);
                   writer.Append(taken >> part.bit, part.count);
                 });
   }

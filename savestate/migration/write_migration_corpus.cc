@@ -5,17 +5,22 @@
 //
 //   write_migration_corpus savestate/migration/corpus
 
+#include <stdlib.h>
+
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "ferrybus/savestate/checkpoint.h"
 #include "ferrybus/savestate/migration/fake_machine.h"
 #include "ferrybus/savestate/migration/migration_fuzz_input.h"
 #include "ferrybus/savestate/migration/migration_source.h"
 #include "ferrybus/savestate/migration/migration_target.h"
+#include "ferrybus/savestate/migration/snapshot_folder.h"
 
 namespace {
 
@@ -108,6 +113,23 @@ Recorded Record() {
   return recorded;
 }
 
+// What a folder with a machine has beside its memory.
+std::string SnapshotFrame() {
+  std::string root = std::filesystem::temp_directory_path() / "seed.XXXXXX";
+  if (mkdtemp(root.data()) == nullptr) return {};
+  FakeMachineState state(kFuzzPages);
+  FakeDevice device("fake", {}, &state);
+  device.Run();
+  std::string frame;
+  if (SaveSnapshot(root + "/s", {&device}).ok()) {
+    frame = ferrybus::savestate::CheckpointFolder::Open(root + "/s/state")
+                ->LoadNewest()
+                ->bytes;
+  }
+  std::filesystem::remove_all(root);
+  return frame;
+}
+
 void Write(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
@@ -132,5 +154,6 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < recorded.blocks.size() && i < 4; ++i) {
     Write(absl::StrCat(folder, "/page_block/", i), recorded.blocks[i]);
   }
+  Write(folder + "/snapshot_folder/whole", SnapshotFrame());
   return 0;
 }

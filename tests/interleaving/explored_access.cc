@@ -70,6 +70,12 @@ ringbuffer::RingView ExploredAccess::View() {
   return {g_addresses, g_addresses + kPageBytes, kDataBytes};
 }
 
+std::byte* const* ExploredAccess::DataPages() {
+  static_assert(kDataBytes == kPageBytes);
+  static std::byte* const pages[] = {g_addresses + kPageBytes};
+  return pages;
+}
+
 void ExploredAccess::FullFence() const {
   if (Weak(Call::kFullFence, nullptr) ||
       scene_->fences == Fences::kAsymmetric) {

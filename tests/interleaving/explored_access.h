@@ -69,6 +69,8 @@ class ExploredAccess {
 
   // The addresses that the policy turns into locations; never accessed.
   static ringbuffer::RingView View();
+  // Its data page, for BasicPagedAccess.
+  static std::byte* const* DataPages();
   void Begin() { scene_->begun = true; }
 
   static constexpr bool kInPlace = true;

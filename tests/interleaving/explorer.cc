@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "ferrybus/tests/interleaving/schedule_text.h"
 
 namespace ferrybus::interleaving {
 namespace {
@@ -155,7 +154,7 @@ class Search {
     }
     if (violation == nullptr) return true;
     found_.violation = violation;
-    found_.schedule = ScheduleText(Trace(number), violation);
+    found_.schedule = ScheduleText(Trace(number), violation, options_.labels);
     return false;
   }
 

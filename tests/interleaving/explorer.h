@@ -26,6 +26,7 @@
 
 #include "ferrybus/tests/interleaving/actor.h"
 #include "ferrybus/tests/interleaving/memory.h"
+#include "ferrybus/tests/interleaving/schedule_text.h"
 
 namespace ferrybus::interleaving {
 
@@ -35,6 +36,8 @@ struct ExploreOptions {
   bool reduce = true;
   // Gives up above this; a test then fails.
   uint64_t states_max = 20'000'000;
+  // Of the printed schedule.
+  Labels labels = {};
 };
 
 struct Exploration {

@@ -28,7 +28,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 
 #include "ferrybus/tests/interleaving/fingerprint.h"
 
@@ -43,30 +42,38 @@ inline constexpr int kConsumer = 1;
 using Location = uint16_t;
 inline constexpr Location kDataLocation = 32;
 
-// "write_index", "data[1360]".
-std::string LocationName(Location location);
-
 enum class StepKind : uint8_t {
   kLoad,
   kStore,
+  kUpdate,      // read-modify-write; returns the old value
   kFence,       // full, of this actor
   kHeavyFence,  // full, of both actors: membarrier
   kRing,        // the peer's bell
   kSleep,       // until the own bell has rung
+  kChoose,      // of what the program itself may do; below `value`
   kDone,        // the program ended
 };
 
-enum class Order : uint8_t { kPlain, kRelaxed, kAcquire, kRelease };
+enum class Order : uint8_t { kPlain, kRelaxed, kAcquire, kRelease, kAcqRel };
+
+inline bool Acquires(Order order) {
+  return order == Order::kAcquire || order == Order::kAcqRel;
+}
+inline bool Releases(Order order) {
+  return order == Order::kRelease || order == Order::kAcqRel;
+}
 
 struct Step {
   StepKind kind = StepKind::kDone;
   Order order = Order::kPlain;
   Location location = 0;
   uint64_t value = 0;  // of a store
+  // Of an update, which stores (old & keep) ^ value.
+  uint64_t keep = 0;
 };
 
 struct Outcome {
-  uint64_t value = 0;  // of a load
+  uint64_t value = 0;  // of a load, an update, a choice
   bool stale = false;  // a load that did not return the newest value
   // Not null: what the step broke.
   const char* violation = nullptr;

@@ -203,6 +203,71 @@ TEST(MemoryLitmusTest, BellOrdersIfToldSo) {
   }
 }
 
+uint64_t Exchange(Actor& actor, Location location, Order order,
+                  uint64_t value) {
+  return actor.Perform({StepKind::kUpdate, order, location, value, /*keep=*/0});
+}
+
+// An update reads the newest value, and nothing comes between.
+TEST(UpdateTest, OfTwoExchangesOneIsFirst) {
+  const Program first = [](Actor& actor) {
+    if (Exchange(actor, kX, Order::kRelaxed, 1) == 0) {
+      Store(actor, kY, Order::kRelaxed);
+    }
+  };
+  const Program second = [](Actor& actor) {
+    if (Exchange(actor, kX, Order::kRelaxed, 2) != 0) return;
+    // It was first: nobody else found 0.
+    if (Load(actor, kY, Order::kRelaxed) == 1) actor.Fail(kSeen);
+  };
+  for (const auto& memory : {InOrder(), OutOfOrder(), Cpp()}) {
+    EXPECT_FALSE(Happens(first, second, *memory));
+  }
+}
+
+// Who acquires an update knows what the release store before it carried.
+TEST(UpdateTest, GoesOnWithAReleaseSequence) {
+  const auto late = [](Order update, const Memory& memory) {
+    return Happens(
+        [=](Actor& actor) {
+          Store(actor, kX, Order::kRelaxed);
+          Store(actor, kY, Order::kRelease);
+          (void)Exchange(actor, kY, update, 2);
+        },
+        [](Actor& actor) {
+          const uint64_t flag = Load(actor, kY, Order::kAcquire);
+          const uint64_t message = Load(actor, kX, Order::kRelaxed);
+          if (flag == 2 && message == 0) actor.Fail(kSeen);
+        },
+        memory);
+  };
+  EXPECT_FALSE(late(Order::kRelaxed, *Cpp()));
+  EXPECT_FALSE(late(Order::kRelease, *Cpp()));
+  EXPECT_FALSE(late(Order::kRelaxed, *InOrder()));
+}
+
+// A relaxed update publishes nothing; a locked instruction does.
+TEST(UpdateTest, RelaxedDoesNotRelease) {
+  const auto late = [](Order update, const Memory& memory) {
+    return Happens(
+        [=](Actor& actor) {
+          Store(actor, kX, Order::kRelaxed);
+          (void)Exchange(actor, kY, update, 1);
+        },
+        [](Actor& actor) {
+          const uint64_t flag = Exchange(actor, kY, Order::kAcquire, 2);
+          const uint64_t message = Load(actor, kX, Order::kRelaxed);
+          if (flag == 1 && message == 0) actor.Fail(kSeen);
+        },
+        memory);
+  };
+  EXPECT_TRUE(late(Order::kRelaxed, *Cpp()));
+  EXPECT_FALSE(late(Order::kRelease, *Cpp()));
+  EXPECT_TRUE(late(Order::kRelaxed, *OutOfOrder()));
+  EXPECT_FALSE(late(Order::kRelease, *OutOfOrder()));
+  EXPECT_FALSE(late(Order::kRelaxed, *InOrder()));
+}
+
 // Of two programs of two steps each there are six schedules.
 TEST(ExplorerTest, CountsSchedules) {
   const Program loads = [](Actor& actor) {

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iostream>
 #include <string>
 
@@ -33,6 +34,12 @@ Miss ExpectMiss(const Variant& variant, Model model) {
               << miss.exploration.schedule;
   }
   return miss;
+}
+
+// For what is asked many times.  The orderings of a shared producer are those
+// of one thread.
+bool IsSmall(const RingScene& scene) {
+  return !scene.deep && scene.packets <= 2 && scene.threads == 1;
 }
 
 void ExpectNoViolation(const RingScene& scene, const Variant& variant,
@@ -66,7 +73,7 @@ INSTANTIATE_TEST_SUITE_P(
 // promise:P3
 TEST(RingInterleavingTest, NoScheduleGoesWrongWithAsymmetricFences) {
   for (const RingScene& scene : AllScenes()) {
-    if (scene.deep || scene.packets > 2) continue;
+    if (!IsSmall(scene)) continue;
     for (const Model model : {Model::kInOrder, Model::kCpp}) {
       ExpectNoViolation(scene, {Fences::kAsymmetric, nullptr, false, false},
                         model, true);
@@ -77,7 +84,7 @@ TEST(RingInterleavingTest, NoScheduleGoesWrongWithAsymmetricFences) {
 // Reduction leaves out only what says the same.
 TEST(RingReductionTest, EveryStepATurnSaysTheSame) {
   for (const RingScene& scene : AllScenes()) {
-    if (scene.deep || scene.packets > 2) continue;
+    if (!IsSmall(scene)) continue;
     for (const Model model : {Model::kInOrder, Model::kCpp}) {
       ExpectNoViolation(scene, {}, model, false);
     }
@@ -104,9 +111,23 @@ TEST_P(RingOrderingTest, IsNeededOrListedAsSpare) {
             << "\n";
   // `explore_ring` asks the longer programs as well.
   for (const RingScene& scene : AllScenes()) {
-    if (scene.deep || scene.packets > 2) continue;
+    if (!IsSmall(scene)) continue;
     ExpectNoViolation(scene, variant, Model::kCpp, true);
   }
+}
+
+// Threads of a shared producer that are not told of each other's publications:
+// the explorer must see who is left asleep.
+TEST_P(RingModelTest, ThreadsThatDoNotWakeEachOtherAreFound) {
+  const RingScene& scene = *std::find_if(
+      AllScenes().begin(), AllScenes().end(), [](const RingScene& each) {
+        return each.name == "shared: full, two longest";
+      });
+  const Exploration found =
+      ExploreRing(scene, GetParam(), {.threads_do_not_wake = true}, {});
+  ASSERT_NE(found.violation, nullptr);
+  EXPECT_THAT(std::string(found.violation),
+              ::testing::HasSubstr("lost wake-up"));
 }
 
 // The two Dekker handshakes: a store buffer is enough to lose the wake-up.

@@ -10,10 +10,13 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "ferrybus/ringbuffer/paged_ring.h"
 #include "ferrybus/ringbuffer/ring_consumer.h"
 #include "ferrybus/ringbuffer/ring_index.h"
 #include "ferrybus/ringbuffer/ring_producer.h"
 #include "ferrybus/ringbuffer/waiting.h"
+#include "ferrybus/tests/interleaving/packet_bytes.h"
+#include "ferrybus/tests/interleaving/shared_program.h"
 
 namespace ferrybus::interleaving {
 namespace {
@@ -26,9 +29,7 @@ using ringbuffer::WaitPolicy;
 using ringbuffer::WaitResult;
 using ringbuffer::WriteResult;
 
-using Producer = ringbuffer::BasicRingProducer<ExploredAccess>;
-using Consumer = ringbuffer::BasicRingConsumer<ExploredAccess>;
-using PacketView = ringbuffer::BasicPacketView<ExploredAccess>;
+using PagedAccess = ringbuffer::BasicPagedAccess<ExploredAccess>;
 
 // Looks once, then sleeps.
 constexpr WaitPolicy kSleepAtOnce = {.sleep = true};
@@ -42,22 +43,13 @@ struct Bell {
   void Sleep(int64_t /*deadline_ns*/) { actor->Sleep(); }
 };
 
-using Payload = std::array<uint64_t, kDataBytes / 8>;
-
-uint64_t PayloadWord(uint32_t packet) { return 0x5a00 + packet; }
-
-absl::Span<const std::byte> PayloadOf(const RingScene& scene, uint32_t packet,
-                                      Payload* payload) {
-  payload->fill(PayloadWord(packet));
-  return {reinterpret_cast<const std::byte*>(payload->data()),
-          scene.payload_bytes};
-}
-
+template <class Producer>
 void Publish(Actor& actor, Producer& producer) {
   if (producer.Publish()) actor.Ring();
 }
 
 // Writes packets from `*packet` on until there is no room.
+template <class Producer>
 WriteResult WriteSome(const RingScene& scene, Actor& actor, Producer& producer,
                       uint32_t* packet) {
   Payload payload;
@@ -65,7 +57,7 @@ WriteResult WriteSome(const RingScene& scene, Actor& actor, Producer& producer,
     const auto packet_at = [&](uint32_t i) -> ringbuffer::OutgoingPacket {
       return {{PacketType::kDataInBand, 0, *packet + i},
               {},
-              PayloadOf(scene, *packet + i, &payload)};
+              PayloadOf(scene.payload_bytes, *packet + i, &payload)};
     };
     const ringbuffer::BatchResult batch =
         producer.WriteBatch(scene.packets - *packet, {}, packet_at);
@@ -75,7 +67,7 @@ WriteResult WriteSome(const RingScene& scene, Actor& actor, Producer& producer,
   while (*packet < scene.packets) {
     const WriteResult result =
         producer.Write({PacketType::kDataInBand, 0, *packet}, {},
-                       PayloadOf(scene, *packet, &payload));
+                       PayloadOf(scene.payload_bytes, *packet, &payload));
     if (result != WriteResult::kOk) return result;
     ++*packet;
     if (scene.sending == Sending::kEach) Publish(actor, producer);
@@ -87,8 +79,10 @@ WriteResult WriteSome(const RingScene& scene, Actor& actor, Producer& producer,
   return WriteResult::kOk;
 }
 
-void Produce(const RingScene& scene, Actor& actor, ExploredAccess access) {
-  Producer producer(ExploredAccess::View(), access);
+template <class Access>
+void Produce(const RingScene& scene, Actor& actor, Access access) {
+  ringbuffer::BasicRingProducer<Access> producer(ExploredAccess::View(),
+                                                 access);
   access.Begin();
   Bell bell{&actor};
   const uint64_t ring_bytes = ringbuffer::PacketRingBytes(
@@ -101,13 +95,18 @@ void Produce(const RingScene& scene, Actor& actor, ExploredAccess access) {
     }
     Publish(actor, producer);
     if (result == WriteResult::kOk) break;
-    (void)WaitForRoom(producer, ring_bytes, kSleepAtOnce, bell);
+    if constexpr (Access::kInPlace) {
+      (void)WaitForRoom(producer, ring_bytes, kSleepAtOnce, bell);
+    } else if (!producer.ArmPendingSend(ring_bytes)) {
+      actor.Sleep();
+    }
   }
   if (producer.fault() != RingFault::kNone) {
     actor.Fail("the producer has faulted");
   }
 }
 
+template <class PacketView>
 void CheckPacket(const RingScene& scene, Actor& actor, const PacketView& packet,
                  uint32_t* taken) {
   if (*taken == scene.packets) actor.Fail("a packet comes again");
@@ -121,8 +120,10 @@ void CheckPacket(const RingScene& scene, Actor& actor, const PacketView& packet,
 }
 
 // Takes what there is, and gives it back.
-void Drain(const RingScene& scene, Actor& actor, Consumer& consumer,
-           uint32_t* taken) {
+template <class Access>
+void Drain(const RingScene& scene, Actor& actor,
+           ringbuffer::BasicRingConsumer<Access>& consumer, uint32_t* taken) {
+  using PacketView = ringbuffer::BasicPacketView<Access>;
   ReadResult result = ReadResult::kOk;
   if (scene.receiving == Receiving::kBatch) {
     do {
@@ -143,7 +144,9 @@ void Drain(const RingScene& scene, Actor& actor, Consumer& consumer,
   if (consumer.Release()) actor.Ring();
 }
 
-void Consume(const RingScene& scene, Actor& actor, ExploredAccess access) {
+template <class Access>
+void Consume(const RingScene& scene, Actor& actor, Access access) {
+  using Consumer = ringbuffer::BasicRingConsumer<Access>;
   Consumer consumer(ExploredAccess::View(), kDataBytes, access);
   access.Begin();
   Bell bell{&actor};
@@ -163,18 +166,6 @@ void Consume(const RingScene& scene, Actor& actor, ExploredAccess access) {
     }
   }
   Drain(scene, actor, consumer, &taken);
-}
-
-std::unique_ptr<Memory> MakeMemory(Model model, bool bell_orders) {
-  switch (model) {
-    case Model::kInOrder:
-      return MakeStoreBufferMemory({true, bell_orders});
-    case Model::kOutOfOrder:
-      return MakeStoreBufferMemory({false, bell_orders});
-    case Model::kCpp:
-      break;
-  }
-  return MakeViewMemory({bell_orders});
 }
 
 }  // namespace
@@ -215,6 +206,26 @@ absl::Span<const RingScene> AllScenes() {
        true},
       {"full: four halves, a successor", 4, 2008, 0, Sending::kTogether,
        Receiving::kSuccessor, true},
+      {.name = "paged: two packets over the end",
+       .packets = 2,
+       .start_index = 4064,
+       .paged = true},
+      {.name = "paged: full, two halves",
+       .packets = 2,
+       .payload_bytes = 2024,
+       .start_index = 2048,
+       .sending = Sending::kTogether,
+       .receiving = Receiving::kBatch,
+       .paged = true},
+      {.name = "shared: two threads",
+       .packets = 2,
+       .receiving = Receiving::kUnmask,
+       .threads = 2},
+      {.name = "shared: full, two longest",
+       .packets = 2,
+       .payload_bytes = 4056,
+       .receiving = Receiving::kUnmask,
+       .threads = 2},
   };
   return *kScenes;
 }
@@ -231,19 +242,52 @@ const char* ModelName(Model model) {
   return "";
 }
 
+std::unique_ptr<Memory> MakeMemory(Model model, bool bell_orders) {
+  switch (model) {
+    case Model::kInOrder:
+      return MakeStoreBufferMemory({true, bell_orders});
+    case Model::kOutOfOrder:
+      return MakeStoreBufferMemory({false, bell_orders});
+    case Model::kCpp:
+      break;
+  }
+  return MakeViewMemory({bell_orders});
+}
+
 Exploration ExploreRing(const RingScene& scene, Model model,
                         const Variant& variant, const ExploreOptions& options) {
   const auto program = [&scene, &variant](auto body) {
     return [&scene, &variant, body](Actor& actor) {
       Scene at = {&actor, variant.fences, variant.weakened,
                   variant.keeps_own_fence, scene.start_index};
-      body(scene, actor, ExploredAccess(&at));
+      const ExploredAccess access(&at);
+      if (scene.paged) {
+        body(scene, actor,
+             PagedAccess(ExploredAccess::View(), ExploredAccess::DataPages(),
+                         access));
+      } else {
+        body(scene, actor, access);
+      }
     };
   };
+  const Program produce =
+      program([](const RingScene& s, Actor& actor, auto access) {
+        Produce(s, actor, access);
+      });
+  const Program produce_shared = [&](Actor& actor) {
+    Scene at = {&actor, variant.fences, variant.weakened,
+                variant.keeps_own_fence, scene.start_index};
+    ProduceShared(scene, variant, actor, ExploredAccess(&at));
+  };
+  const Program consume =
+      program([](const RingScene& s, Actor& actor, auto access) {
+        Consume(s, actor, access);
+      });
   const std::unique_ptr<Memory> memory = MakeMemory(model, variant.bell_orders);
   memory->Initialize(ringbuffer::kWriteIndexOffset / 4, scene.start_index);
   memory->Initialize(ringbuffer::kReadIndexOffset / 4, scene.start_index);
-  return Explore(program(Produce), program(Consume), *memory, options);
+  return Explore(scene.threads > 1 ? produce_shared : produce, consume, *memory,
+                 options);
 }
 
 }  // namespace ferrybus::interleaving

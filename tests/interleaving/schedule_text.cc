@@ -3,6 +3,8 @@
 #include "ferrybus/tests/interleaving/schedule_text.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -24,8 +26,18 @@ const char* OrderName(Order order) {
       return " (acquire)";
     case Order::kRelease:
       return " (release)";
+    case Order::kAcqRel:
+      return " (acq_rel)";
   }
   return "";
+}
+
+// "write_index", "data[1360]".
+std::string LocationName(Location location, const Labels& labels) {
+  if (location >= kDataLocation) {
+    return absl::StrCat("data[", (location - kDataLocation) * 8, "]");
+  }
+  return labels.words[std::min<size_t>(location, std::size(labels.words) - 1)];
 }
 
 // The packet bytes are words with several meanings: in hexadecimal.
@@ -34,9 +46,9 @@ std::string ValueText(const Step& step, uint64_t value) {
                                         : absl::StrCat(value);
 }
 
-std::string StepText(const Performed& performed) {
+std::string StepText(const Performed& performed, const Labels& labels) {
   const Step& step = performed.step;
-  const std::string name = LocationName(step.location);
+  const std::string name = LocationName(step.location, labels);
   switch (step.kind) {
     case StepKind::kLoad:
       return absl::StrCat(
@@ -49,6 +61,10 @@ std::string StepText(const Performed& performed) {
       }
       return absl::StrCat(name, " = ", ValueText(step, step.value),
                           OrderName(step.order));
+    case StepKind::kUpdate:
+      return absl::StrCat(name, ": ", performed.outcome.value, " => ",
+                          (performed.outcome.value & step.keep) ^ step.value,
+                          OrderName(step.order));
     case StepKind::kFence:
       return "full fence";
     case StepKind::kHeavyFence:
@@ -57,6 +73,8 @@ std::string StepText(const Performed& performed) {
       return "ring";
     case StepKind::kSleep:
       return performed.by_memory ? "sleeps" : "sleeps, is woken";
+    case StepKind::kChoose:
+      return absl::StrCat("goes on with ", performed.outcome.value);
     case StepKind::kDone:
       break;
   }
@@ -65,22 +83,13 @@ std::string StepText(const Performed& performed) {
 
 }  // namespace
 
-std::string LocationName(Location location) {
-  constexpr const char* kControl[] = {"write_index", "read_index",
-                                      "interrupt_mask", "pending_send_size"};
-  if (location >= kDataLocation) {
-    return absl::StrCat("data[", (location - kDataLocation) * 8, "]");
-  }
-  return location < std::size(kControl) ? kControl[location] : "feature_bits";
-}
-
 std::string ScheduleText(const std::vector<Performed>& trace,
-                         const char* violation) {
-  std::string text =
-      absl::StrFormat("    %-*s| %s\n", kColumn, "producer", "consumer");
+                         const char* violation, const Labels& labels) {
+  std::string text = absl::StrFormat("    %-*s| %s\n", kColumn,
+                                     labels.actors[0], labels.actors[1]);
   for (const Performed& performed : trace) {
-    const std::string step = StepText(performed);
-    const bool left = performed.actor == kProducer;
+    const std::string step = StepText(performed, labels);
+    const bool left = performed.actor == 0;
     absl::StrAppendFormat(&text, "    %-*s|%s%s\n", kColumn, left ? step : "",
                           left ? "" : " ", left ? "" : step);
   }

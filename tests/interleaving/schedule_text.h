@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// A schedule to read: the producer's steps on the left, the consumer's on the
+// A schedule to read: the first actor's steps on the left, the second's on the
 // right, time downwards.
 
 #ifndef FERRYBUS_TESTS_INTERLEAVING_SCHEDULE_TEXT_H_
@@ -13,8 +13,15 @@
 
 namespace ferrybus::interleaving {
 
+struct Labels {
+  const char* actors[kActors] = {"producer", "consumer"};
+  // Of the locations from 0 on.
+  const char* words[5] = {"write_index", "read_index", "interrupt_mask",
+                          "pending_send_size", "feature_bits"};
+};
+
 std::string ScheduleText(const std::vector<Performed>& trace,
-                         const char* violation);
+                         const char* violation, const Labels& labels);
 
 }  // namespace ferrybus::interleaving
 

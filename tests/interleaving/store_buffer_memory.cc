@@ -39,6 +39,10 @@ class StoreBufferMemory final : public Memory {
       case StepKind::kLoad:
       case StepKind::kStore:
         return 1;
+      case StepKind::kUpdate:
+        return MayUpdate(buffer_[actor], step) ? 1 : 0;
+      case StepKind::kChoose:
+        return static_cast<int>(step.value);
       case StepKind::kFence:
         return buffer_[actor].empty() ? 1 : 0;
       case StepKind::kHeavyFence:
@@ -53,7 +57,7 @@ class StoreBufferMemory final : public Memory {
     return 0;
   }
 
-  Outcome Apply(int actor, const Step& step, int /*choice*/) override {
+  Outcome Apply(int actor, const Step& step, int choice) override {
     switch (step.kind) {
       case StepKind::kLoad:
         return {Load(actor, step.location)};
@@ -61,6 +65,13 @@ class StoreBufferMemory final : public Memory {
         buffer_[actor].push_back(
             {step.location, step.order == Order::kRelease, step.value});
         break;
+      case StepKind::kUpdate: {
+        const uint64_t old = Load(actor, step.location);
+        Write(step.location, (old & step.keep) ^ step.value);
+        return {old};
+      }
+      case StepKind::kChoose:
+        return {static_cast<uint64_t>(choice)};
       case StepKind::kRing:
         rung_[1 - actor] = true;
         break;
@@ -142,6 +153,16 @@ class StoreBufferMemory final : public Memory {
     if (buffer[at].release) return at == 0;
     for (size_t before = 0; before < at; ++before) {
       if (buffer[before].location == buffer[at].location) return false;
+    }
+    return true;
+  }
+
+  // It is made in memory at once.  In order: a locked instruction.
+  bool MayUpdate(const std::vector<BufferedStore>& buffer,
+                 const Step& step) const {
+    if (options_.in_order || Releases(step.order)) return buffer.empty();
+    for (const BufferedStore& store : buffer) {
+      if (store.location == step.location) return false;
     }
     return true;
   }

@@ -47,7 +47,7 @@ struct View {
 };
 
 struct Message {
-  uint32_t value = 0;
+  uint64_t value = 0;
   View view;
 };
 
@@ -81,7 +81,7 @@ class ViewMemory final : public Memory {
   }
 
   void Initialize(Location location, uint64_t value) override {
-    words_[WordIndex(location)][0].value = static_cast<uint32_t>(value);
+    words_[WordIndex(location)][0].value = value;
   }
 
   int Choices(int actor, const Step& step) const override {
@@ -94,6 +94,8 @@ class ViewMemory final : public Memory {
       }
       case StepKind::kSleep:
         return rung_[actor] ? 1 : 0;
+      case StepKind::kChoose:
+        return static_cast<int>(step.value);
       case StepKind::kDone:
         return 0;
       default:
@@ -109,8 +111,12 @@ class ViewMemory final : public Memory {
                                               : Load(thread, step, choice);
       case StepKind::kStore:
         if (step.location >= kDataLocation) return StoreData(actor, step);
-        Store(actor, step);
+        Store(actor, step, step.value, {});
         break;
+      case StepKind::kUpdate:
+        return Update(actor, step);
+      case StepKind::kChoose:
+        return {static_cast<uint64_t>(choice)};
       case StepKind::kFence:
         Fence(actor);
         break;
@@ -183,20 +189,30 @@ class ViewMemory final : public Memory {
     const Message& message = words_[word][at];
     thread.now.store[word] = static_cast<uint8_t>(at);
     thread.seen.Join(message.view);
-    if (step.order == Order::kAcquire) thread.now.Join(message.view);
+    if (Acquires(step.order)) thread.now.Join(message.view);
     return {message.value, choice != 0};
   }
 
-  void Store(int actor, const Step& step) {
+  // Reads the newest store, and follows it at once: who reads the update knows
+  // what the store carried (release sequence).
+  Outcome Update(int actor, const Step& step) {
+    const Outcome old = Load(threads_[actor], step, 0);
+    const View carried = words_[WordIndex(step.location)].back().view;
+    Store(actor, step, (old.value & step.keep) ^ step.value, carried);
+    return old;
+  }
+
+  void Store(int actor, const Step& step, uint64_t value, const View& carried) {
     Thread& thread = threads_[actor];
     const int word = WordIndex(step.location);
     const uint8_t at = static_cast<uint8_t>(words_[word].size());
     thread.now.store[word] = at;
-    Message message = {static_cast<uint32_t>(step.value), thread.fenced};
-    if (step.order == Order::kRelease) {
+    Message message = {value, thread.fenced};
+    if (Releases(step.order)) {
       message.view = thread.now;
       ++thread.now.clock[actor];
     }
+    message.view.Join(carried);
     message.view.store[word] = at;
     words_[word].push_back(message);
   }

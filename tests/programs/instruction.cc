@@ -7,7 +7,7 @@
 namespace ferrybus::testing {
 namespace {
 
-constexpr size_t kInstructionsMax = 200;
+constexpr size_t kInstructionsMax = 64;
 constexpr size_t kEncodedBytes = 7;
 
 struct Kind {

@@ -31,7 +31,7 @@ struct Program {
   std::vector<Instruction> instructions;
 };
 
-// At most 200 instructions.
+// At most 64 instructions.
 Program Decode(absl::Span<const uint8_t> bytes);
 
 // What ChannelProgram::Finish() says.

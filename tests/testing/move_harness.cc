@@ -53,7 +53,9 @@ void MoveHarness::StartHost(vsp::Device* device) {
 
 absl::StatusOr<std::string> MoveHarness::Save() {
   host_->Suspend();
-  for (int i = 0; i < 1000 && !host_->IsQuiescent(); ++i) PumpHost();
+  for (int i = 0; i < options_.save_rounds && !host_->IsQuiescent(); ++i) {
+    PumpHost();
+  }
   host_->Freeze();
   return host_->Save();
 }

@@ -34,6 +34,8 @@ class MoveHarness final : public vsp::BusObserver {
     vsp::BusOptions host;
     vsc::BusOptions guest;
     uint64_t ram_bytes = 16 << 20;
+    // How often Save() polls a host that is not quiescent yet.
+    int save_rounds = 1000;
   };
   explicit MoveHarness(const Options& options);
 

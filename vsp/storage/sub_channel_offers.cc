@@ -3,6 +3,7 @@
 #include "ferrybus/vsp/storage/sub_channel_offers.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/status/statusor.h"
 
@@ -33,14 +34,15 @@ absl::Status SubChannelOffers::Update(Bus& bus) {
     // The guest has not let go of the one before.
     if (absl::IsAlreadyExists(offered.status())) return absl::OkStatus();
     if (!offered.ok()) return offered.status();
-    own_[index] = *offered;
     count_ = index;
   }
   // The guest has closed the disk, and begins anew.
-  while (wanted == 0 && own_.contains(count_)) {
-    const absl::Status status = bus.Rescind(own_[count_]);
+  for (; wanted == 0 && count_ > 0; --count_) {
+    const std::optional<OfferId> offer =
+        bus.FindOffer(*device_->sub_channel(count_));
+    if (!offer.has_value()) continue;
+    const absl::Status status = bus.Rescind(*offer);
     if (!status.ok()) return status;
-    own_.erase(count_--);
   }
   return absl::OkStatus();
 }

@@ -18,7 +18,6 @@
 #define FERRYBUS_VSP_STORAGE_SUB_CHANNEL_OFFERS_H_
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -39,8 +38,7 @@ class SubChannelOffers {
   // Those that a bus to be restored offers already; more than the device can
   // have are left out.
   std::vector<DeviceOffer> Offers(uint64_t count);
-  // An error is Bus::Offer's or Bus::Rescind's.  Those that came with a restore
-  // stay offered when the guest closes the disk.
+  // An error is Bus::Offer's or Bus::Rescind's.
   absl::Status Update(Bus& bus);
 
  private:
@@ -49,7 +47,6 @@ class SubChannelOffers {
   StorageDevice* const device_;
   const OfferParams primary_;
   uint16_t count_ = 0;
-  std::map<uint16_t, OfferId> own_;  // that were offered here
 };
 
 }  // namespace ferrybus::vsp

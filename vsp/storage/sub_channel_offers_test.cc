@@ -6,12 +6,14 @@
 #include "ferrybus/vsp/storage/sub_channel_offers.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "ferrybus/vsp/bus_test_util.h"
 #include "ferrybus/vsp/storage/fake_storage_guest.h"
 #include "ferrybus/vsp/storage/memory_backend.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace ferrybus::vsp {
@@ -73,6 +75,53 @@ TEST_F(SubChannelOffersTest, FollowTheGuest) {
     guest.Pump(bus);
     guest.ForgetChannels();
   }
+}
+
+// The next owner takes back what the one before offered.
+// bad:C15 promise:P1
+TEST_F(SubChannelOffersTest, FollowTheGuestAfterARestore) {
+  TestGuest guest;
+  auto bus =
+      std::make_unique<Bus>(BusOptions(), guest.memory.get(), &guest.doorbell);
+  ASSERT_TRUE(bus->Offer(TestParams(1), device_.get()).ok());
+  guest.Connect(*bus);
+  TestGuest::Channel& primary = guest.Open(*bus, 1);
+  Ask(2);
+  ASSERT_TRUE(offers_.Update(*bus).ok());
+  guest.Pump(*bus);
+  ASSERT_EQ(offers_.count(), 2);
+  ASSERT_EQ(guest.Open(*bus, 2).open_status, 0u);  // the other one is not used
+  bus->Suspend();
+  bus->Freeze();
+  const std::string saved = *bus->Save();
+  bus.reset();
+
+  const auto next =
+      *StorageDevice::Create(std::make_unique<MemoryBackend>(&disk_),
+                             {.serial = "S", .sub_channels_max = 3});
+  SubChannelOffers offers(next.get(), TestParams(1));
+  std::vector<DeviceOffer> devices = {{TestParams(1), next.get()}};
+  for (const DeviceOffer& offer : offers.Offers(offers_.count())) {
+    devices.push_back(offer);
+  }
+  auto restored = Bus::Restore(AsBytes(saved), BusOptions(), guest.memory.get(),
+                               &guest.doorbell, devices);
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  bus = *std::move(restored);
+  bus->Start();
+  guest.Pump(*bus);
+  ASSERT_TRUE(offers.Update(*bus).ok());
+  EXPECT_EQ(offers.count(), 2);
+  EXPECT_TRUE(guest.rescinded.empty());
+
+  guest.Close(primary);
+  guest.Pump(*bus);
+  ASSERT_TRUE(offers.Update(*bus).ok());
+  guest.Pump(*bus);
+  EXPECT_EQ(offers.count(), 0);
+  EXPECT_THAT(guest.rescinded,
+              ::testing::UnorderedElementsAre(ChannelId{2}, ChannelId{3}));
+  guest.ForgetChannels();
 }
 
 TEST_F(SubChannelOffersTest, ARestoreTakesNoMoreThanTheDeviceHas) {

@@ -12,9 +12,10 @@
 #   root/        what is on that disk
 #   nest-initramfs.base, for a machine without KVM (see nest.sh)
 #
-# Needs: apt-get, dpkg, busybox-static, cpio, kmod; hyperv-daemons
-# for key-value exchange.  Downloads one package, with apt-get, unless
-# FERRYBUS_KERNEL_DEB names one.
+# Needs: apt-get, dpkg, busybox-static, cpio, kmod, xz-utils; hyperv-daemons
+# for key-value exchange.  Downloads one package, with apt-get:
+# FERRYBUS_GUEST_KERNEL says which, if not the one above; or
+# FERRYBUS_KERNEL_DEB names the files of all that the kernel is made of.
 
 set -euo pipefail
 
@@ -27,21 +28,26 @@ die() {
   exit 1
 }
 
-for tool in apt-get dpkg cpio modprobe depmod busybox; do
+for tool in apt-get dpkg cpio modprobe depmod busybox xz; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null ||
-    die "$tool is missing (packages: busybox-static cpio kmod)"
+    die "$tool is missing (packages: busybox-static cpio kmod xz-utils)"
 done
 PATH="$PATH:/usr/sbin:/sbin"
 
 # The kernel's own package: the one that the meta package names today.
 kernel_package() {
+  if [[ -n "${FERRYBUS_GUEST_KERNEL:-}" ]]; then
+    echo "$FERRYBUS_GUEST_KERNEL"
+    return
+  fi
   { apt-cache depends linux-image-cloud-amd64 2>/dev/null || true; } |
     sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
 }
 
 fetch_kernel() {
-  local name deb="${FERRYBUS_KERNEL_DEB:-}"
-  if [[ -z "$deb" ]]; then
+  local name deb debs file
+  read -r -a debs <<<"${FERRYBUS_KERNEL_DEB:-}"
+  if [[ "${#debs[@]}" == 0 ]]; then
     name="$(kernel_package)"
     if [[ -z "$name" && "$(id -u)" == 0 ]]; then
       apt-get -q update >/dev/null
@@ -49,12 +55,19 @@ fetch_kernel() {
     fi
     [[ -n "$name" ]] || die "apt knows no linux-image-cloud-amd64"
     (cd "$kit" && apt-get -q download "$name" >/dev/null)
-    deb="$(ls "$kit/$name"_*.deb)"
+    debs=("$kit/$name"_*.deb)
   fi
-  dpkg -x "$deb" "$kit/kernel"
+  for deb in "${debs[@]}"; do dpkg -x "$deb" "$kit/kernel"; done
+  # Where newer releases have it.
+  if [[ ! -e "$kit/kernel/lib" ]]; then ln -s usr/lib "$kit/kernel/lib"; fi
   version="$(ls "$kit/kernel/lib/modules")"
   depmod -b "$kit/kernel" "$version"
-  cp "$kit/kernel/boot/vmlinuz-$version" "$kit/vmlinuz"
+  for file in "boot/vmlinuz-$version" "lib/modules/$version/vmlinuz"; do
+    if [[ -f "$kit/kernel/$file" ]]; then
+      cp "$kit/kernel/$file" "$kit/vmlinuz"
+    fi
+  done
+  [[ -f "$kit/vmlinuz" ]] || die "there is no vmlinuz in the package"
 }
 
 # modules FOLDER NAME...: copies modules and what they need, and writes
@@ -68,7 +81,13 @@ modules() {
       sed -n 's/^insmod \([^ ]*\).*/\1/p'
   done | awk '!seen[$0]++' | while read -r file; do
     cp "$file" "$folder/modules/"
-    basename "$file"
+    file="$(basename "$file")"
+    # The kernel's loader, and busybox's, want it plain.
+    if [[ "$file" == *.xz ]]; then
+      xz -d "$folder/modules/$file"
+      file="${file%.xz}"
+    fi
+    echo "$file"
   done >"$folder/modules.list"
 }
 
@@ -101,7 +120,7 @@ make_initramfs() {
   local folder="$kit/initramfs.d"
   base "$folder"
   cp "$here/init" "$folder/init"
-  modules "$folder" hv_storvsc hv_utils sd_mod
+  modules "$folder" hv_storvsc hv_utils sd_mod virtio_pci virtio_blk
   archive "$folder" "$kit/initramfs"
 }
 

@@ -1,49 +1,61 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Runs the hypervisor on a machine whose KVM is missing or not usable: inside
+# Runs a hypervisor on a machine whose KVM is missing or not usable: inside
 # a virtual machine that QEMU emulates, with processors that have AMD's
 # virtualisation.  Slow, and the same everywhere.
 #
-#     nest.sh KIT DISK OUT HYPERVISOR [ARGUMENT...]
+#     nest.sh KIT DISK OUT [--with=FILE]... PROGRAM [ARGUMENT...]
 #
-# KIT is from make_kit.sh.  Inside, the kit's files are in /nest, DISK is
-# /dev/vda, and what the hypervisor writes to /nest/out/report comes back in the
-# file OUT.  The status is the hypervisor's.
+# KIT is from make_kit.sh.  Inside, the kit's files, the program and each FILE
+# are in /nest, which is where the program runs; DISK is /dev/vda, and what the
+# program writes to /nest/out/report comes back in the file OUT.  The status is
+# the program's.  The nest's own kernel is the kit's, or that of the kit that
+# FERRYBUS_NEST_KIT names.
 
 set -euo pipefail
 
 kit="$1"
 disk="$2"
 out="$3"
-hypervisor="$4"
-shift 4
+shift 3
+files=("$kit/vmlinuz" "$kit/initramfs")
+while [[ "$1" == --with=* ]]; do
+  files+=("${1#*=}")
+  shift
+done
+program="$1"
+shift
+files+=("$program")
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/nest/out"
-cp -L "$kit/vmlinuz" "$kit/initramfs" "$hypervisor" "$work/root/nest/"
-{ ldd "$hypervisor" || true; } | { grep -o '/[^ ]*' || true; } | while read -r file; do
+cp -L "${files[@]}" "$work/root/nest/"
+for file in "${files[@]}"; do
+  ldd "$file" 2>/dev/null || true
+done | { grep -o '/[^ ]*' || true; } | sort -u | while read -r file; do
   mkdir -p "$work/root$(dirname "$file")"
   cp -L "$file" "$work/root$file"
 done
 {
   echo '#!/bin/sh'
-  printf 'exec ./%q' "$(basename "$hypervisor")"
+  printf 'exec ./%q' "$(basename "$program")"
   printf ' %q' "$@"
   echo
 } >"$work/root/nest/command"
 chmod -R u+rwX,+x "$work/root/nest"
 (cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) \
   >"$work/added"
-cat "$kit/nest-initramfs.base" "$work/added" >"$work/initramfs"
+nest="${FERRYBUS_NEST_KIT:-$kit}"
+cat "$nest/nest-initramfs.base" "$work/added" >"$work/initramfs"
 
 # Two processors, as the guest has.  A plain model: what newer ones add, QEMU
 # does not emulate well enough for a guest inside a guest.
 qemu-system-x86_64 -accel tcg,thread=multi \
   -cpu qemu64,+svm,+npt -smp 2 -m 2048 \
   -nodefaults -no-user-config -display none -no-reboot \
-  -kernel "$kit/vmlinuz" -initrd "$work/initramfs" \
+  -kernel "$nest/vmlinuz" -initrd "$work/initramfs" \
   -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" \
   -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
   -serial stdio -serial "file:$work/out"

@@ -2,7 +2,7 @@
 //
 // Which pages a process may have written.
 
-#include "ferrybus/examples/hypervisor/page_log.h"
+#include "ferrybus/channel/page_log.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace ferrybus::hypervisor {
+namespace ferrybus {
 namespace {
 
 using ::testing::ElementsAre;
@@ -70,4 +70,4 @@ TEST(LoggedMemoryTest, MarksWhatItHandsOut) {
 }
 
 }  // namespace
-}  // namespace ferrybus::hypervisor
+}  // namespace ferrybus

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Snapshots of devices into a folder, and back; what is refused.
+// Machines into a folder, and back; what is refused.
 
-#include "ferrybus/examples/hypervisor/snapshot.h"
+#include "ferrybus/savestate/migration/snapshot_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,9 @@
 #include <string>
 #include <vector>
 
-namespace ferrybus::hypervisor {
+#include "ferrybus/savestate/frame.h"
+
+namespace ferrybus::migration {
 namespace {
 
 using ::testing::ElementsAre;
@@ -23,18 +25,18 @@ using ::testing::HasSubstr;
 constexpr uint64_t kMemoryBytes = (2 << 20) + 8192;
 
 // Memory, a word of state, and a list of what was called.
-class Device final : public migration::Migratable {
+class Device final : public Migratable {
  public:
   explicit Device(std::string name)
       : memory(kMemoryBytes), name_(std::move(name)) {}
 
   std::string name() const override { return name_; }
-  migration::Capabilities capabilities() const override { return {}; }
-  std::vector<migration::Segment> segments() const override {
+  Capabilities capabilities() const override { return {}; }
+  std::vector<Segment> segments() const override {
     return {{.id = 3, .ranges = {{0, memory.size()}}}};
   }
   std::string CreationParameters() const override { return "made of " + name_; }
-  absl::Status Prepare(migration::Role) override { return absl::OkStatus(); }
+  absl::Status Prepare(Role) override { return absl::OkStatus(); }
   void End() override { calls.push_back("End"); }
   savestate::SizeAnswer SaveImmutable(absl::Span<std::byte> out) override {
     return Give(name_, out);
@@ -78,7 +80,7 @@ class Device final : public migration::Migratable {
     if (out.size() < text.size()) {
       return savestate::SizeAnswer::TooSmall(text.size());
     }
-    std::memcpy(out.data(), text.data(), text.size());
+    if (!text.empty()) std::memcpy(out.data(), text.data(), text.size());
     return savestate::SizeAnswer::Ok(text.size());
   }
   static std::string Text(absl::Span<const std::byte> bytes) {
@@ -159,6 +161,41 @@ TEST_F(SnapshotTest, ChangedMemoryIsNoticed) {
   EXPECT_THAT(Restore(a, b).message(), HasSubstr("no file of"));
 }
 
+TEST_F(SnapshotTest, ANameThatIsNoFilesIsRefused) {
+  for (const char* name : {"", "../a", "/a"}) {
+    Device device(name);
+    EXPECT_TRUE(absl::IsInvalidArgument(SaveSnapshot(folder_, {&device})));
+    EXPECT_THAT(device.calls, testing::IsEmpty());
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_));
+}
+
+TEST_F(SnapshotTest, ALinkIsNotFollowed) {
+  ASSERT_TRUE(SaveSnapshot(folder_, {&a_, &b_}).ok());
+  std::filesystem::rename(folder_ + "/b.3", root_ + "/elsewhere");
+  std::filesystem::create_symlink(root_ + "/elsewhere", folder_ + "/b.3");
+  Device a("a");
+  Device b("b");
+  EXPECT_FALSE(Restore(a, b).ok());
+  EXPECT_THAT(b.calls, testing::IsEmpty());
+}
+
+// What a later version writes, and says that it is needed.
+TEST_F(SnapshotTest, UnknownSectionsThatAreNeededAreRefused) {
+  for (const bool is_required : {false, true}) {
+    for (const uint32_t version : {1u, 2u}) {
+      savestate::FrameWriter writer("ferrybus-snapshot");
+      writer.AddSection(version == 1 ? "more" : "name", 0, version,
+                        is_required ? savestate::SectionKind::kRequired
+                                    : savestate::SectionKind::kOptional,
+                        "x");
+      const auto parsed = Snapshot::Parse(root_, *writer.Finish());
+      EXPECT_EQ(absl::IsUnimplemented(parsed.status()), is_required)
+          << parsed.status();
+    }
+  }
+}
+
 TEST_F(SnapshotTest, OtherDevicesAreRefused) {
   ASSERT_TRUE(SaveSnapshot(folder_, {&a_, &b_}).ok());
   Device a("a");
@@ -168,4 +205,4 @@ TEST_F(SnapshotTest, OtherDevicesAreRefused) {
 }
 
 }  // namespace
-}  // namespace ferrybus::hypervisor
+}  // namespace ferrybus::migration

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "ferrybus/examples/hypervisor/snapshot.h"
+#include "ferrybus/savestate/migration/snapshot_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,24 +11,22 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/savestate/checkpoint.h"
 #include "ferrybus/savestate/crc32c.h"
 #include "ferrybus/savestate/frame.h"
+#include "ferrybus/savestate/unique_fd.h"
 
-namespace ferrybus::hypervisor {
+namespace ferrybus::migration {
 namespace {
 
-using migration::Migratable;
-using migration::OfDevice;
-using migration::Role;
-using migration::Segment;
 using savestate::Frame;
 using savestate::FrameWriter;
 using savestate::SectionKind;
+using savestate::UniqueFd;
 
 constexpr uint64_t kChunkBytes = uint64_t{1} << 20;
 constexpr uint64_t kBlobBytesMax = uint64_t{64} << 20;
@@ -70,7 +68,7 @@ absl::StatusOr<uint32_t> SaveMemory(const std::string& path, Migratable& device,
                                     const Segment& segment) {
   const UniqueFd file(
       open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  const uint64_t size = migration::SegmentSizeBytes(segment);
+  const uint64_t size = SegmentSizeBytes(segment);
   if (!file.valid() || ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
     return absl::ErrnoToStatus(errno, path);
   }
@@ -92,10 +90,19 @@ absl::StatusOr<uint32_t> SaveMemory(const std::string& path, Migratable& device,
   return crc;
 }
 
+// The files that are in it.
+absl::Status SyncFolder(const std::string& folder) {
+  const UniqueFd is(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!is.valid() || fsync(is.get()) != 0) {
+    return absl::ErrnoToStatus(errno, folder);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RestoreMemory(const std::string& path, Migratable& device,
                            const Segment& segment, uint32_t expected_crc) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-  const uint64_t size = migration::SegmentSizeBytes(segment);
+  const uint64_t size = SegmentSizeBytes(segment);
   struct stat is = {};
   if (!file.valid() || fstat(file.get(), &is) != 0) {
     return absl::ErrnoToStatus(errno, path);
@@ -168,14 +175,38 @@ absl::Status SavePaused(const std::string& folder,
   if (!frame.ok()) return frame.status();
   auto state = savestate::CheckpointFolder::Open(folder + "/state");
   if (!state.ok()) return state.status();
+  // Before the checkpoint, which says that all is there: the folder's place,
+  // too.
+  for (const std::string& each : {folder, folder + "/.."}) {
+    const absl::Status status = SyncFolder(each);
+    if (!status.ok()) return status;
+  }
   return state->Write(AsBytes(*frame)).status();
+}
+
+absl::Status CheckSections(const Frame& frame) {
+  for (const savestate::Section& section : frame.sections()) {
+    const bool is_known = section.name == kName ||
+                          section.name == kParameters ||
+                          section.name == kImmutable ||
+                          section.name == kMutable || section.name == kMemory;
+    if (section.kind == SectionKind::kRequired &&
+        (!is_known || section.version != 1)) {
+      return absl::UnimplementedError(absl::StrCat(
+          "the snapshot needs \"", std::string(section.name), "\" version ",
+          section.version, ", which this version does not know"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 // A device's section, empty if there is none.
 absl::Span<const std::byte> Find(const Frame& frame, const char* name,
                                  size_t device) {
   const savestate::Section* const section = frame.Find(name, device);
-  return section == nullptr ? absl::Span<const std::byte>() : section->body;
+  return section == nullptr || section->version != 1
+             ? absl::Span<const std::byte>()
+             : section->body;
 }
 
 std::string_view Text(absl::Span<const std::byte> bytes) {
@@ -207,6 +238,13 @@ absl::Status RestoreDevice(const std::string& folder, const Frame& frame,
 
 absl::Status SaveSnapshot(const std::string& folder,
                           absl::Span<Migratable* const> devices) {
+  for (const Migratable* device : devices) {
+    const std::string name = device->name();
+    if (name.empty() || absl::StrContains(name, '/')) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a device's memory cannot be in a file \"", name, "\""));
+    }
+  }
   if (mkdir(folder.c_str(), 0700) != 0) {
     return absl::ErrnoToStatus(errno, folder);
   }
@@ -234,7 +272,16 @@ absl::StatusOr<Snapshot> Snapshot::Open(const std::string& folder) {
   if (!state.ok()) return state.status();
   absl::StatusOr<savestate::LoadedCheckpoint> loaded = state->LoadNewest();
   if (!loaded.ok()) return loaded.status();
-  return Snapshot(folder, std::move(loaded->bytes));
+  return Parse(folder, std::move(loaded->bytes));
+}
+
+absl::StatusOr<Snapshot> Snapshot::Parse(const std::string& folder,
+                                         std::string frame) {
+  const absl::StatusOr<Frame> parsed = Frame::Parse(AsBytes(frame));
+  const absl::Status status =
+      parsed.ok() ? CheckSections(*parsed) : parsed.status();
+  if (!status.ok()) return status;
+  return Snapshot(folder, std::move(frame));
 }
 
 std::string Snapshot::CreationParameters(const std::string& device) const {
@@ -247,8 +294,7 @@ std::string Snapshot::CreationParameters(const std::string& device) const {
   return {};
 }
 
-absl::Status Snapshot::Restore(
-    absl::Span<migration::Migratable* const> devices) const {
+absl::Status Snapshot::Restore(absl::Span<Migratable* const> devices) const {
   const absl::StatusOr<Frame> frame = Frame::Parse(AsBytes(frame_));
   absl::Status status = frame.status();
   for (size_t i = 0; i < devices.size() && status.ok(); ++i) {
@@ -270,4 +316,4 @@ absl::Status Snapshot::Restore(
   return absl::OkStatus();
 }
 
-}  // namespace ferrybus::hypervisor
+}  // namespace ferrybus::migration

@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: MIT
 //
-// Which pages of guest RAM the host's side may have written: KVM's dirty log
-// knows only what processors write.  PageLog is a bit for each page, in a file
-// that another process can look into; LoggedMemory sets the bits of all that is
-// handed out.  They stay set as long as somebody runs, since who got the memory
-// may write at any time.
+// Which pages of guest RAM the host's side may have written: a hypervisor's
+// dirty log knows only what the guest's processors write.
 //
-// A log lives as long as the process that writes.  A migration therefore starts
-// with a new process behind the devices (DeviceSupervisor).
+// PageLog is a bit for each page, in a file that another process can look into;
+// LoggedMemory sets the bits of all that is handed out.  They stay set as long
+// as somebody runs, since who got the memory may write at any time.  A
+// migration therefore begins with a new process behind the devices, and a new
+// log (examples/hypervisor/).
 //
-// Thread safety: any thread, several processes.
-// Memory ordering: a bit is set before the memory is handed out.
+// Ownership: a log owns its mapping; LoggedMemory borrows both.
+// Thread safety: any thread, several processes; Clear() while nobody marks.
+// Memory ordering: a bit is set before the memory is handed out.  What is
+// written after it was seen is found by looking again, the last time when the
+// writer has ended.
+// Trust: of who may write the file, as of a process that could write the
+// memory itself; the guest chooses only which pages are marked.
+// Cost: a bit per page; an atomic operation for each page that is handed out
+// for the first time.
+//
+//   auto log = PageLog::Create(memory->page_count(), "/run/vm1/pages");
+//   LoggedMemory logged(memory, log->get());
+//   vsp::Bus bus(options, &logged, doorbell);
 
-#ifndef FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
-#define FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
+#ifndef FERRYBUS_CHANNEL_PAGE_LOG_H_
+#define FERRYBUS_CHANNEL_PAGE_LOG_H_
 
 #include <atomic>
 #include <cstdint>
@@ -25,7 +36,7 @@
 #include "absl/types/span.h"
 #include "ferrybus/channel/guest_memory.h"
 
-namespace ferrybus::hypervisor {
+namespace ferrybus {
 
 class PageLog {
  public:
@@ -78,6 +89,6 @@ class LoggedMemory final : public GuestMemory {
 void ForEachRun(absl::Span<const uint64_t> words,
                 absl::FunctionRef<void(uint64_t first, uint64_t count)> run);
 
-}  // namespace ferrybus::hypervisor
+}  // namespace ferrybus
 
-#endif  // FERRYBUS_EXAMPLES_HYPERVISOR_PAGE_LOG_H_
+#endif  // FERRYBUS_CHANNEL_PAGE_LOG_H_

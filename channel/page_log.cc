@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "ferrybus/examples/hypervisor/page_log.h"
+#include "ferrybus/channel/page_log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include "absl/memory/memory.h"
 #include "ferrybus/channel/transport/unique_fd.h"
 
-namespace ferrybus::hypervisor {
+namespace ferrybus {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
@@ -67,19 +67,28 @@ void PageLog::Mark(uint64_t first_page, uint64_t pages) {
   for (uint64_t page = first_page; page < first_page + pages; ++page) {
     std::atomic<uint64_t>& word = words_[page / kBits];
     const uint64_t bit = uint64_t{1} << page % kBits;
-    if ((word.load(std::memory_order_relaxed) & bit) == 0) word.fetch_or(bit);
+    // [L1] relaxed: a look; nobody clears it while somebody marks.
+    if ((word.load(std::memory_order_relaxed) & bit) != 0) continue;
+    // [W1] release: pairs with [R1] in ForEach().
+    word.fetch_or(bit, std::memory_order_release);
   }
 }
 
 void PageLog::Clear() {
-  for (std::atomic<uint64_t>& word : words_) word.store(0);
+  // [L2] relaxed: nobody marks meanwhile.
+  for (std::atomic<uint64_t>& word : words_) {
+    word.store(0, std::memory_order_relaxed);
+  }
 }
 
 void PageLog::ForEach(
     absl::FunctionRef<void(uint64_t first_page, uint64_t pages)> run) const {
   std::vector<uint64_t> words;
   words.reserve(words_.size());
-  for (const std::atomic<uint64_t>& word : words_) words.push_back(word.load());
+  for (const std::atomic<uint64_t>& word : words_) {
+    // [R1] acquire: pairs with [W1] in Mark().
+    words.push_back(word.load(std::memory_order_acquire));
+  }
   ForEachRun(words, run);
 }
 
@@ -114,4 +123,4 @@ uint64_t LoggedMemory::FileOffset(uint64_t page_number) const {
   return memory_->FileOffset(page_number);
 }
 
-}  // namespace ferrybus::hypervisor
+}  // namespace ferrybus
