@@ -18,8 +18,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "ferrybus/examples/hypervisor/kvm.h"
 #include "ferrybus/channel/page_log.h"
+#include "ferrybus/examples/hypervisor/kvm.h"
 #include "ferrybus/savestate/migration/dirty_bitmap.h"
 
 namespace ferrybus::hypervisor {
