@@ -22,6 +22,9 @@ constexpr uint32_t kMessageVp = 0;
 // "end of message" would tell; messages are few, and this is one way for both
 // modes.
 constexpr int kSlotRetryMs = 1;
+// Each takes KVM's time when it goes, so a guest has no more than this many;
+// its other channels' signals come by hypercalls.
+constexpr size_t kMaxDoorbells = 64;
 
 void TakeAll(MessageSocket& socket, std::vector<SocketMessage>* messages) {
   while (true) {
@@ -115,6 +118,9 @@ void BusBridge::SetOpen(uint32_t channel_id, bool open) {
   }
   open_[channel_id] = open;
   if (doorbells_ == nullptr) return;
+  if (open && has_doorbell_.count() == kMaxDoorbells) return;
+  if (has_doorbell_[channel_id] == open) return;
+  has_doorbell_[channel_id] = open;
   doorbells_(EventConnectionId(ChannelId{channel_id}), port_.host_event.get(),
              open);
 }

@@ -93,8 +93,9 @@ class BusBridge final : public HypercallSink {
   std::atomic<bool> stopping_ = false;
   std::atomic<uint64_t> hypercalls_ = 0;
   std::mutex send_mutex_;
-  std::bitset<kMaxChannelId + 1> open_;  // under send_mutex_
-  std::deque<SocketMessage> waiting_;    // for their slot
+  // Under send_mutex_.
+  std::bitset<kMaxChannelId + 1> open_, has_doorbell_;
+  std::deque<SocketMessage> waiting_;  // for their slot
   // Which processor a channel wants to interrupt, by channel number.
   std::array<std::atomic<uint32_t>, kMaxChannelId + 1> target_vps_ = {};
 };

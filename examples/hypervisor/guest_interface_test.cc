@@ -322,6 +322,46 @@ TEST_F(BusBridgeTest, DoorbellsFollowTheChannels) {
   EXPECT_EQ(bridge->hypercalls(), 8u);
 }
 
+// Each doorbell takes the kernel's time, so a guest that opens all
+// channel numbers gets a few.
+TEST_F(BusBridgeTest, DoorbellsAreLimited) {
+  std::vector<uint32_t> on;
+  PortPair port = *CreatePort(memory_->file());
+  const auto bridge =
+      *BusBridge::Open(std::move(port.guest), &synic_,
+                       [&on](uint32_t connection_id, int, bool is_on) {
+                         if (is_on) {
+                           on.push_back(connection_id);
+                         } else {
+                           std::erase(on, connection_id);
+                         }
+                       });
+  MessageSocket host(port.host.messages.get(), MessageSocket::Role::kHost);
+  const auto post = [&](const auto& message) {
+    ASSERT_EQ(
+        bridge->PostMessage(
+            4, {reinterpret_cast<const std::byte*>(&message), sizeof(message)}),
+        HypercallStatus::kSuccess);
+    ASSERT_TRUE(host.Receive().ok());
+  };
+  for (uint32_t channel = 1; channel <= kMaxChannelId; ++channel) {
+    OpenChannelMessage open;
+    open.channel_id = ChannelId{channel};
+    post(open);
+  }
+  EXPECT_EQ(on.size(), 64u);
+  CloseChannelMessage close;
+  close.channel_id = ChannelId{1};
+  post(close);
+  EXPECT_EQ(on.size(), 63u);
+  OpenChannelMessage open;
+  open.channel_id = ChannelId{1};
+  post(open);
+  EXPECT_EQ(on.size(), 64u);
+  post(UnloadMessage());
+  EXPECT_THAT(on, IsEmpty());
+}
+
 TEST_F(BusBridgeTest, AFullSocketIsBackPressure) {
   const std::array<std::byte, 240> payload = {};
   EXPECT_EQ(bridge_->PostMessage(7, payload),

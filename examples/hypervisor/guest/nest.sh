@@ -51,12 +51,17 @@ nest="${FERRYBUS_NEST_KIT:-$kit}"
 cat "$nest/nest-initramfs.base" "$work/added" >"$work/initramfs"
 
 # Two processors, as the guest has.  A plain model: what newer ones add, QEMU
-# does not emulate well enough for a guest inside a guest.
+# does not emulate well enough for a guest inside a guest.  Its TSC is this
+# machine's, so it can be relied on, which the nest's kernel does not know: it
+# would give its guests no time page, and each look at the clock would be an
+# exit.  Without huge pages: the kernel's search for them locks up at times when
+# a guest's memory is searched.
 qemu-system-x86_64 -accel tcg,thread=multi \
   -cpu qemu64,+svm,+npt -smp 2 -m 2048 \
   -nodefaults -no-user-config -display none -no-reboot \
   -kernel "$nest/vmlinuz" -initrd "$work/initramfs" \
-  -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check \
+tsc=reliable transparent_hugepage=never" \
   -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
   -serial stdio -serial "file:$work/out"
 tr -d '\r' <"$work/out" | sed '/^end /d' >"$out"
