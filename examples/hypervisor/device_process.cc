@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -35,6 +36,11 @@ constexpr absl::Duration kQuiescencePatience = absl::Seconds(5);
 
 absl::Span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+uint32_t DiskChannels(const DeviceProcessOptions& options, uint32_t vp_count) {
+  return options.disk_channels == 0 ? vp_count
+                                    : std::min(options.disk_channels, vp_count);
 }
 
 constexpr char kIsOpen[] = "is_open";
@@ -90,8 +96,8 @@ absl::Status Server::Open(const Json& go, Port port) {
   if (!log.ok()) return log.status();
   page_log_ = *std::move(log);
   memory_ = std::make_unique<LoggedMemory>(port_->memory(), page_log_.get());
-  absl::StatusOr<std::unique_ptr<Devices>> devices =
-      Devices::Open(options_.image_path, go["start_ns"], go["cpus"]);
+  absl::StatusOr<std::unique_ptr<Devices>> devices = Devices::Open(
+      options_.image_path, go["start_ns"], DiskChannels(options_, go["cpus"]));
   if (!devices.ok()) return devices.status();
   devices_ = *std::move(devices);
   auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);

@@ -27,6 +27,8 @@ namespace ferrybus::hypervisor {
 struct DeviceProcessOptions {
   std::string image_path;
   std::string checkpoint_folder;
+  // To the disk, no more than the guest has processors; 0: as many.
+  uint32_t disk_channels = 0;
 };
 
 // Which pages of guest RAM the process may have written (PageLog).

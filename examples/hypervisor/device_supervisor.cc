@@ -24,7 +24,8 @@ absl::Status DeviceSupervisor::StartStandby() {
   if (has_standby_) return absl::OkStatus();
   absl::StatusOr<Child> standby = Child::Start(
       {"--role=devices", absl::StrCat("--disk=", options_.image_path),
-       absl::StrCat("--state=", options_.checkpoint_folder)});
+       absl::StrCat("--state=", options_.checkpoint_folder),
+       absl::StrCat("--disk-channels=", options_.disk_channels)});
   if (!standby.ok()) return standby.status();
   standby_ = *std::move(standby);
   has_standby_ = true;

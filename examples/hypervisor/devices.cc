@@ -80,7 +80,7 @@ Devices::Devices(int64_t start_ns)
       kvp_(this) {}
 
 absl::StatusOr<std::unique_ptr<Devices>> Devices::Open(
-    const std::string& image_path, int64_t start_ns, uint32_t vp_count) {
+    const std::string& image_path, int64_t start_ns, uint32_t disk_channels) {
   std::unique_ptr<Devices> devices(new Devices(start_ns));
   auto backend = vsp::OpenBlockBackend(image_path, {});
   if (!backend.ok()) return backend.status();
@@ -88,7 +88,7 @@ absl::StatusOr<std::unique_ptr<Devices>> Devices::Open(
   vsp::StorageDeviceOptions options;
   options.serial = "ferrybus-root";
   options.sub_channels_max = static_cast<uint16_t>(
-      std::min<uint32_t>(vp_count - 1, vsp::kSubChannelsMax));
+      std::min<uint32_t>(disk_channels - 1, vsp::kSubChannelsMax));
   auto disk = vsp::StorageDevice::Create(*std::move(backend), options);
   if (!disk.ok()) return disk.status();
   devices->disk_ = *std::move(disk);

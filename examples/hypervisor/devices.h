@@ -45,7 +45,7 @@ class Devices final : public vsp::KvpService::Events,
  public:
   // Waits until the last write of the image's previous owner has ended.
   static absl::StatusOr<std::unique_ptr<Devices>> Open(
-      const std::string& image_path, int64_t start_ns, uint32_t vp_count);
+      const std::string& image_path, int64_t start_ns, uint32_t disk_channels);
 
   // Each device, and what it is offered as.
   std::vector<vsp::DeviceOffer> Offers();

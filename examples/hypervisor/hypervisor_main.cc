@@ -75,6 +75,9 @@ void AddOptions(CLI::App& app, SessionOptions& session, uint64_t& ram_mib) {
   app.add_option("--memory-mib", ram_mib, "the guest's RAM")
       ->capture_default_str();
   app.add_option("--cpus", machine.vp_count)->capture_default_str();
+  app.add_option("--disk-channels", session.disk_channels,
+                 "channels to the disk, no more than processors; 0: as many")
+      ->capture_default_str();
   app.add_option("--hyperv", machine.hyperv,
                  "who plays Hyper-V: kvm, userspace, or auto")
       ->transform(CLI::CheckedTransformer(std::map<std::string, HypervChoice>{
@@ -153,6 +156,7 @@ int main(int argc, char** argv) {
   if (role == "devices") {
     devices.image_path = session.disk_path;
     devices.checkpoint_folder = session.state_folder;
+    devices.disk_channels = session.disk_channels;
     return ferrybus::hypervisor::RunDeviceProcess(devices);
   }
   session.machine.ram_bytes = ram_mib << 20;

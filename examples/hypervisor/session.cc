@@ -104,7 +104,8 @@ absl::Status Session::Begin() {
   machine.console = [this](char c) { console_.Put(c); };
   absl::StatusOr<std::unique_ptr<Guest>> guest =
       Guest::Create(machine, {.image_path = options_.disk_path,
-                              .checkpoint_folder = options_.state_folder});
+                              .checkpoint_folder = options_.state_folder,
+                              .disk_channels = options_.disk_channels});
   if (!guest.ok()) return guest.status();
   guest_ = *std::move(guest);
   if (options_.incoming) return guest_->Receive(SayReady);

@@ -22,6 +22,7 @@ namespace ferrybus::hypervisor {
 struct SessionOptions {
   MachineOptions machine;
   std::string disk_path;
+  uint32_t disk_channels = 0;  // DeviceProcessOptions
   // For checkpoints; made if it is not there.
   std::string state_folder;
   // How often the devices' process is replaced once the guest is ready, and

@@ -12,6 +12,10 @@
 # program writes to /nest/out/report comes back in the file OUT.  The status is
 # the program's.  The nest's own kernel is the kit's, or that of the kit that
 # FERRYBUS_NEST_KIT names.
+#
+# An emulated processor can miss an interrupt, and a nest that waits for it
+# stands still as a whole, which no program in it can do to it.  So a nest whose
+# heart does not beat is ended, with the status 75: it may be tried again.
 
 set -euo pipefail
 
@@ -40,13 +44,35 @@ done | { grep -o '/[^ ]*' || true; } | sort -u | while read -r file; do
 done
 {
   echo '#!/bin/sh'
-  printf 'exec ./%q' "$(basename "$program")"
+  echo 'while sleep 5; do echo alive >/dev/ttyS1; done &'
+  printf './%q' "$(basename "$program")"
   printf ' %q' "$@"
   echo
+  echo "status=\$?"
+  echo "kill \$!"
+  echo "exit \$status"
 } >"$work/root/nest/command"
 chmod -R u+rwX,+x "$work/root/nest"
 (cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) \
   >"$work/added"
+
+# Ends the nest if nothing comes from it for this long.
+readonly patience_seconds=120
+watch_heart() {
+  local last=-1 now quiet=0
+  until [[ -f "$work/pid" ]]; do sleep 1; done
+  while sleep 5; do
+    now="$(stat -c %s "$work/out" || echo 0)"
+    quiet=$((now == last ? quiet + 5 : 0))
+    last="$now"
+    if ((quiet >= patience_seconds)); then
+      touch "$work/stood_still"
+      kill "$(<"$work/pid")"
+      return
+    fi
+  done
+}
+
 nest="${FERRYBUS_NEST_KIT:-$kit}"
 cat "$nest/nest-initramfs.base" "$work/added" >"$work/initramfs"
 
@@ -56,7 +82,10 @@ cat "$nest/nest-initramfs.base" "$work/added" >"$work/initramfs"
 # would give its guests no time page, and each look at the clock would be an
 # exit.  Without huge pages: the kernel's search for them locks up at times when
 # a guest's memory is searched.
-qemu-system-x86_64 -accel tcg,thread=multi \
+watch_heart </dev/null >/dev/null 2>&1 &
+heart=$!
+trap 'kill "$heart" 2>/dev/null || true; rm -rf "$work"' EXIT
+qemu-system-x86_64 -pidfile "$work/pid" -accel tcg,thread=multi \
   -cpu qemu64,+svm,+npt -smp 2 -m 2048 \
   -nodefaults -no-user-config -display none -no-reboot \
   -kernel "$nest/vmlinuz" -initrd "$work/initramfs" \
@@ -64,7 +93,11 @@ qemu-system-x86_64 -accel tcg,thread=multi \
 tsc=reliable transparent_hugepage=never" \
   -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
   -serial stdio -serial "file:$work/out"
-tr -d '\r' <"$work/out" | sed '/^end /d' >"$out"
+tr -d '\r' <"$work/out" | sed '/^end /d; /^alive$/d' >"$out"
+if [[ -f "$work/stood_still" ]]; then
+  echo "nest.sh: the nest stood still" >&2
+  exit 75
+fi
 status="$(tr -d '\r' <"$work/out" | sed -n 's/^end //p')"
 [[ -n "$status" ]] || {
   echo "nest.sh: the nest ended before its work was done" >&2
