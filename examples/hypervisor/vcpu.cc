@@ -8,8 +8,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "ferrybus/examples/hypervisor/acpi_tables.h"
@@ -118,17 +120,56 @@ MachineEnd Vcpu::Fail(std::string error) {
   return MachineEnd::kFailed;
 }
 
-// Where it happened, as far as the processor still knows.
-MachineEnd Vcpu::TripleFault() {
+// As far as the processor still knows.
+std::string Vcpu::Where() const {
   kvm_regs registers = {};
   kvm_sregs special = {};
   (void)ioctl(fd_.get(), KVM_GET_REGS, &registers);
   (void)ioctl(fd_.get(), KVM_GET_SREGS, &special);
-  error_ = absl::StrFormat(
-      "processor %d: triple fault at rip %x, rsp %x, cr2 %x, cr3 %x",
-      static_cast<int>(index_), uint64_t{registers.rip},
-      uint64_t{registers.rsp}, uint64_t{special.cr2}, uint64_t{special.cr3});
+  return absl::StrFormat("rip %x, rsp %x, cr2 %x, cr3 %x",
+                         uint64_t{registers.rip}, uint64_t{registers.rsp},
+                         uint64_t{special.cr2}, uint64_t{special.cr3});
+}
+
+MachineEnd Vcpu::TripleFault() {
+  error_ = absl::StrFormat("processor %d: triple fault at %s",
+                           static_cast<int>(index_), Where());
   return MachineEnd::kTripleFault;
+}
+
+// What the guest says of its crash, as Linux does: why, and where it was.
+MachineEnd Vcpu::Crash() {
+  std::array<uint64_t, 5> told = {};
+  for (uint32_t i = 0; i < told.size(); ++i) {
+    const uint32_t msr = kMsrCrash0 + i;
+    if (world_.mode == HypervMode::kKvm) {
+      (void)ReadMsr(msr, &told[i]);
+    } else {
+      world_.msrs->Read(index_, msr, &told[i]);
+    }
+  }
+  error_ = absl::StrFormat(
+      "processor %d: the guest reports a crash: error %x, rip %x, rax %x, rsp "
+      "%x",
+      static_cast<int>(index_), told[0], told[2], told[3], told[4]);
+  return MachineEnd::kCrash;
+}
+
+MachineEnd Vcpu::InternalError() {
+  const auto& failure = run_->emulation_failure;
+  std::string code = "no code";
+  if (failure.suberror == KVM_INTERNAL_ERROR_EMULATION && failure.ndata > 0 &&
+      (failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) !=
+          0) {
+    const size_t size =
+        std::min<size_t>(failure.insn_size, sizeof(failure.insn_bytes));
+    code = absl::BytesToHexString(
+        {reinterpret_cast<const char*>(failure.insn_bytes), size});
+  }
+  return Fail(absl::StrFormat(
+      "this KVM cannot run the guest's code (internal error %d at %s: %s); KVM "
+      "without the processor's help, in a virtual machine, cannot",
+      static_cast<int>(failure.suberror), Where(), code));
 }
 
 MachineEnd Vcpu::HandleExit() {
@@ -156,15 +197,12 @@ MachineEnd Vcpu::HandleExit() {
       return TripleFault();
     case KVM_EXIT_SYSTEM_EVENT:
       return run_->system_event.type == KVM_SYSTEM_EVENT_CRASH
-                 ? MachineEnd::kCrash
+                 ? Crash()
                  : MachineEnd::kReset;
     case KVM_EXIT_INTR:
       return MachineEnd::kNone;
     case KVM_EXIT_INTERNAL_ERROR:
-      return Fail(absl::StrCat(
-          "this KVM cannot run the guest's code (internal error ",
-          run_->internal.suberror,
-          "); KVM without the processor's help, in a virtual machine, cannot"));
+      return InternalError();
     default:
       return Fail(absl::StrCat("unexpected exit ", run_->exit_reason));
   }
@@ -244,8 +282,7 @@ MachineEnd Vcpu::HandleMsrWrite() {
   const bool known = world_.msrs->Write(index_, msr, run_->msr.data,
                                         [this] { return ReadTsc(); });
   run_->msr.error = known ? 0 : 1;
-  return known && msr == kMsrCrashControl ? MachineEnd::kCrash
-                                          : MachineEnd::kNone;
+  return known && msr == kMsrCrashControl ? Crash() : MachineEnd::kNone;
 }
 
 uint64_t Vcpu::ReadTsc() const {

@@ -100,7 +100,10 @@ class Vcpu {
   bool ReadMsr(uint32_t msr, uint64_t* value) const;
   absl::Status LoadMsrs(absl::Span<const kvm_msr_entry> msrs) const;
   MachineEnd Fail(std::string error);
+  std::string Where() const;
   MachineEnd TripleFault();
+  MachineEnd Crash();
+  MachineEnd InternalError();
 
   const VcpuWorld world_;
   const uint32_t index_;
