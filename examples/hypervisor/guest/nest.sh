@@ -57,7 +57,7 @@ chmod -R u+rwX,+x "$work/root/nest"
   >"$work/added"
 
 # Ends the nest if nothing comes from it for this long.
-readonly patience_seconds=120
+readonly patience_seconds=240
 watch_heart() {
   local last=-1 now quiet=0
   until [[ -f "$work/pid" ]]; do sleep 1; done
