@@ -53,11 +53,14 @@ struct Totals {
   uint64_t steps = 0;
   uint64_t requests = 0;  // answered, of both sides
   uint64_t disk_requests = 0;
+  uint64_t commands = 0;  // of the accelerator
   uint64_t restores = 0;  // on the same host
   uint64_t checkpoints = 0;
   uint64_t thaws = 0;
   uint64_t moves = 0;  // to the other host
   uint64_t moves_failed = 0;
+  uint64_t updates = 0;  // of the devices' process
+  uint64_t updates_failed = 0;
   uint64_t boots = 0;
   uint64_t openings = 0;
   uint64_t channel_faults = 0;

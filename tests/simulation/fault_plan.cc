@@ -19,13 +19,14 @@ struct Kind {
 };
 
 constexpr Kind kKinds[kFaultCount] = {
-    {"delay", 60},          {"corrupt", 600},      {"cut", 600},
-    {"clock-jump", 800},    {"power-loss", 3000},  {"process-kill", 2000},
-    {"checkpoint-kill", 3}, {"file-error", 200},   {"image-error", 150},
-    {"slow-disk", 200},     {"guest-reset", 3000}, {"guest-unload", 2500},
-    {"channel-close", 400}, {"rescind", 500},      {"deaf-guest", 100},
-    {"deaf-host", 100},     {"hostile-ring", 250}, {"cancel", 600},
-    {"forced-pause", 3},    {"restore-refused", 4}};
+    {"delay", 60},          {"corrupt", 600},       {"cut", 600},
+    {"clock-jump", 800},    {"power-loss", 3000},   {"process-kill", 2000},
+    {"checkpoint-kill", 3}, {"file-error", 200},    {"image-error", 150},
+    {"slow-disk", 200},     {"guest-reset", 3000},  {"guest-unload", 2500},
+    {"channel-close", 400}, {"rescind", 500},       {"deaf-guest", 100},
+    {"deaf-host", 100},     {"hostile-ring", 250},  {"cancel", 600},
+    {"forced-pause", 3},    {"restore-refused", 4}, {"hot-update", 100},
+    {"update-fails", 1}};
 
 // "a-b", b > a.
 bool ParseRange(absl::string_view text, std::pair<uint64_t, uint64_t>* range) {
@@ -122,11 +123,14 @@ void Totals::Add(const Totals& other) {
   steps += other.steps;
   requests += other.requests;
   disk_requests += other.disk_requests;
+  commands += other.commands;
   restores += other.restores;
   checkpoints += other.checkpoints;
   thaws += other.thaws;
   moves += other.moves;
   moves_failed += other.moves_failed;
+  updates += other.updates;
+  updates_failed += other.updates_failed;
   boots += other.boots;
   openings += other.openings;
   channel_faults += other.channel_faults;

@@ -44,14 +44,17 @@ enum class Fault : uint8_t {
   kCancel,          // of a migration
   kForcedPause,     // a migration that may not take long
   kRestoreRefused,  // the new owner's device says no
+  kHotUpdate,       // the devices' process is replaced by its successor
+  kUpdateFails,     // that does not start, or the update is cancelled
 };
-inline constexpr size_t kFaultCount = 20;
+inline constexpr size_t kFaultCount = 22;
 
 absl::string_view FaultName(Fault fault);
 std::optional<Fault> FaultByName(absl::string_view name);
 
-inline constexpr size_t kChannelCount = 5;  // the first: storage
+inline constexpr size_t kChannelCount = 6;  // the first: storage
 inline constexpr size_t kSpareChannel = 4;
+inline constexpr size_t kAcceleratorChannel = 5;
 
 struct RunOptions {
   uint64_t seed = 1;
@@ -84,7 +87,7 @@ class FaultPlan {
   // 1 to 16.
   uint64_t eagerness(size_t part) const { return eagerness_[part]; }
 
-  static constexpr size_t kParts = 12;
+  static constexpr size_t kParts = 13;
 
  private:
   std::array<uint64_t, kFaultCount> one_in_ = {};

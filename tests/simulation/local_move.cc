@@ -57,7 +57,7 @@ void LocalMove::Decide() {
   }
   if (context_->random.OneIn(3) && host_->SavesTheSame()) {
     // The guest has no time to do anything.
-    saved_ = host_->SaveAgain();
+    saved_ = host_->SaveAgain(saved_);
     is_on_disk_ = false;
     host_->EndBus(/*kill=*/false);
     state_ = State::kEnded;
@@ -104,7 +104,7 @@ void LocalMove::Restore(bool is_at_once) {
     }
     return;
   }
-  if (is_at_once && host_->SaveAgain() != saved_) {
+  if (is_at_once && host_->SaveAgain(saved_) != saved_) {
     context_->Fail("save", "saved, restored and saved: not the same");
   }
   host_->StartRestored();

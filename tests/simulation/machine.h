@@ -19,6 +19,7 @@
 #include "ferrybus/channel/doorbell.h"
 #include "ferrybus/channel/server_connection_types.h"
 #include "ferrybus/tests/simulation/context.h"
+#include "ferrybus/tests/simulation/function_oracle.h"
 #include "ferrybus/tests/simulation/guest_drivers.h"
 #include "ferrybus/tests/simulation/guest_ram.h"
 #include "ferrybus/tests/simulation/numbered_device.h"
@@ -64,7 +65,7 @@ struct Machine {
     static constexpr IncomingPolicy kPolicies[kChannelCount] = {
         IncomingPolicy::kResume, IncomingPolicy::kDrain,
         IncomingPolicy::kResume, IncomingPolicy::kReissue,
-        IncomingPolicy::kResume};
+        IncomingPolicy::kResume, IncomingPolicy::kResume};
     for (size_t i = 0; i < kChannelCount; ++i) {
       channels[i] = std::make_unique<ChannelOracles>(
           context, absl::StrCat("channel ", i), kPolicies[i]);
@@ -76,8 +77,9 @@ struct Machine {
   GuestRam ram;
   VirtualDisk disk;
   DiskOracle disk_oracle;
-  // The first is the disk's, whose packets are not numbered.
+  // The disk's packets and the accelerator's are not numbered.
   std::array<std::unique_ptr<ChannelOracles>, kChannelCount> channels;
+  FunctionOracle function_oracle;
   std::array<SignalPort, 2> ports;
   // Where the guest's processors run; -1: nowhere.
   int runs_at = -1;

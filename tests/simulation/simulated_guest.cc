@@ -39,6 +39,9 @@ void SimulatedGuest::Boot() {
     if (i == 0) {
       disk_ = std::make_unique<DiskUser>(context_, &machine_->disk_oracle,
                                          machine_->ram.memory(), pages_.get());
+    } else if (i == kAcceleratorChannel) {
+      accelerator_ = std::make_unique<AcceleratorUser>(
+          context_, &machine_->function_oracle, pages_.get());
     } else {
       numbered_[i] = std::make_unique<NumberedDriver>(
           context_, machine_->channels[i].get());
@@ -52,6 +55,7 @@ void SimulatedGuest::Halt() {
   if (bus_ == nullptr) return;
   bus_ = nullptr;
   disk_ = nullptr;
+  accelerator_ = nullptr;
   for (auto& driver : numbered_) driver = nullptr;
   pages_ = nullptr;
   for (const auto& channel : machine_->channels) channel->guest.Closed();
@@ -59,6 +63,7 @@ void SimulatedGuest::Halt() {
 
 vsc::Driver* SimulatedGuest::driver(size_t index) const {
   if (index == 0) return disk_ == nullptr ? nullptr : &disk_->client();
+  if (index == kAcceleratorChannel) return accelerator_.get();
   return numbered_[index].get();
 }
 
@@ -97,6 +102,9 @@ void SimulatedGuest::TakeMessage(absl::Span<const std::byte> message) {
 void SimulatedGuest::Ask(uint64_t count) {
   const size_t index = context_->random.Below(kChannelCount);
   if (index == 0 && disk_ != nullptr) disk_->Ask(count);
+  if (accelerator_ != nullptr && context_->random.OneIn(2)) {
+    accelerator_->Ask(count);
+  }
   if (numbered_[index] != nullptr) numbered_[index]->Ask(count);
   machine_->ports[machine_->runs_at].to_host.merge(rung_);
   rung_.clear();
@@ -109,6 +117,7 @@ void SimulatedGuest::Answer(uint64_t count) {
     driver->Flush();
   }
   if (disk_ != nullptr) disk_->client().Publish();
+  if (accelerator_ != nullptr) accelerator_->Flush();
   machine_->ports[machine_->runs_at].to_host.merge(rung_);
   rung_.clear();
 }
@@ -121,6 +130,7 @@ void SimulatedGuest::CloseChannel(size_t index) {
 
 bool SimulatedGuest::IsOpen(size_t index) const {
   if (index == 0) return disk_->is_ready();
+  if (index == kAcceleratorChannel) return accelerator_->is_open();
   return numbered_[index]->is_open();
 }
 
@@ -140,8 +150,12 @@ void SimulatedGuest::Unload() {
 }
 
 bool SimulatedGuest::ContinueVerify() {
-  return disk_ == nullptr || !disk_->is_ready() ||
-         disk_->ReadNext(&verified_sector_);
+  const bool is_disk_done = disk_ == nullptr || !disk_->is_ready() ||
+                            disk_->ReadNext(&verified_sector_);
+  const bool is_accelerator_done = accelerator_ == nullptr ||
+                                   !accelerator_->is_open() ||
+                                   accelerator_->Verify(&verified_step_);
+  return is_disk_done && is_accelerator_done;
 }
 
 std::string SimulatedGuest::Wants() const {
@@ -155,6 +169,9 @@ std::string SimulatedGuest::Wants() const {
   }
   if (disk_ != nullptr && disk_->busy() != 0) {
     return absl::StrCat(disk_->busy(), " requests of the disk are not done");
+  }
+  if (accelerator_ != nullptr && accelerator_->busy() != 0) {
+    return absl::StrCat(accelerator_->busy(), " commands are not done");
   }
   return {};
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "ferrybus/tests/simulation/accelerator_user.h"
 #include "ferrybus/tests/simulation/guest_drivers.h"
 #include "ferrybus/tests/simulation/machine.h"
 #include "ferrybus/vsc/bus.h"
@@ -46,8 +47,8 @@ class SimulatedGuest {
   // Takes a message that the host has for it.
   void TakeMessage(absl::Span<const std::byte> message);
 
-  // Reads all of the disk.
-  void BeginVerify() { verified_sector_ = 0; }
+  // Reads all of the disk and of the accelerator.
+  void BeginVerify() { verified_sector_ = verified_step_ = 0; }
   // True: all was begun.
   bool ContinueVerify();
 
@@ -67,10 +68,12 @@ class SimulatedGuest {
   std::unique_ptr<vsc::GuestPages> pages_;
   std::array<std::unique_ptr<NumberedDriver>, kChannelCount> numbered_;
   std::unique_ptr<DiskUser> disk_;
+  std::unique_ptr<AcceleratorUser> accelerator_;
   std::unique_ptr<vsc::Bus> bus_;
   std::array<bool, kChannelCount> is_added_ = {};
   bool is_unloading_ = false;
   uint64_t verified_sector_ = 0;
+  uint64_t verified_step_ = 0;
 };
 
 }  // namespace ferrybus::simulation

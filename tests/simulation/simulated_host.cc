@@ -16,19 +16,6 @@ using migration::Decision;
 using migration::Ownership;
 using migration::OwnershipRecord;
 
-vsp::BusOptions Options() {
-  vsp::BusOptions options;
-  options.poll_budget = 6;
-  options.endpoint.max_in_flight = 12;
-  options.endpoint.max_awaiting = 20;
-  options.endpoint.max_queued = 24;
-  return options;
-}
-
-absl::Span<const std::byte> AsBytes(const std::string& text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
 }  // namespace
 
 SimulatedHost::SimulatedHost(Machine* machine, SimulatedGuest* guest, int index)
@@ -39,6 +26,15 @@ SimulatedHost::SimulatedHost(Machine* machine, SimulatedGuest* guest, int index)
       files_(machine->context) {}
 
 SimulatedHost::~SimulatedHost() { Stop(/*power=*/false); }
+
+vsp::BusOptions SimulatedHost::Options() {
+  vsp::BusOptions options;
+  options.poll_budget = 6;
+  options.endpoint.max_in_flight = 12;
+  options.endpoint.max_awaiting = 20;
+  options.endpoint.max_queued = 24;
+  return options;
+}
 
 // ---- Power
 
@@ -72,7 +68,7 @@ void SimulatedHost::Stop(bool power) {
   source = nullptr;
   target = nullptr;
   undecided_.reset();
-  EndBus(/*kill=*/true);
+  EndChannels(/*kill=*/true);
   if (power) {
     machine_->disk.TearOrphans();
   } else {
@@ -82,6 +78,7 @@ void SimulatedHost::Stop(bool power) {
   pages_.clear();
   channels_ = nullptr;
   ram_ = nullptr;
+  function_ = nullptr;
   ledger_ = nullptr;
   if (machine_->runs_at == index_) machine_->runs_at = -1;
   if (!power) return;
@@ -110,6 +107,10 @@ void SimulatedHost::MakeSlot(size_t index) {
     FERRYBUS_CHECK(device.ok(), "no storage device");
     slot.storage = device->get();
     slot.device = *std::move(device);
+  } else if (index == kAcceleratorChannel) {
+    slot.device = std::make_unique<FunctionDevice>(
+        context_, &machine_->function_oracle,
+        &machine_->channels[index]->refuses_restore, &function_->accelerator());
   } else {
     auto device = std::make_unique<NumberedDevice>(
         context_, machine_->channels[index].get());
@@ -117,6 +118,12 @@ void SimulatedHost::MakeSlot(size_t index) {
     slot.device = std::move(device);
   }
   slots_[index] = std::move(slot);
+}
+
+void SimulatedHost::MakeFunction() {
+  if (!machine_->options.HasChannel(kAcceleratorChannel)) return;
+  function_ = std::make_unique<SimulatedFunction>(
+      context_, &machine_->function_oracle, &function_memory_, index_);
 }
 
 void SimulatedHost::BootMachine() {
@@ -141,6 +148,10 @@ void SimulatedHost::BootMachine() {
       std::make_unique<vsp::Bus>(Options(), machine_->ram.memory(),
                                  &machine_->ports[index_].guest_doorbell, this);
   is_frozen_ = false;
+  machine_->function_oracle.DeviceIsNew();
+  function_memory_.Fill(std::byte{0});
+  MakeFunction();
+  if (function_ != nullptr) function_->Begin();
   for (size_t i = 0; i < kChannelCount; ++i) {
     if (!machine_->options.HasChannel(i)) continue;
     MakeSlot(i);
@@ -211,6 +222,12 @@ void SimulatedHost::AdvanceDisk(bool all) {
   machine_->disk.AdvanceOrphans(all);
   slots_[0].backend->Advance(all);
   if (all || context_->random.OneIn(2)) (void)slots_[0].storage->Poll();
+}
+
+void SimulatedHost::RunFunction(uint32_t steps) {
+  if (function_ == nullptr || !function_->accelerator().has_work()) return;
+  Enter();
+  context_->trace.Add(function_->accelerator().Run(steps));
 }
 
 std::optional<size_t> SimulatedHost::IndexOf(OfferId offer) const {
@@ -295,100 +312,13 @@ void SimulatedHost::OnChannelFault(const vsp::ServerChannel& channel,
   context_->trace.Add(reason);
   if (index.has_value() &&
       (*index == 0 ? machine_->disk_may_fault
-                   : machine_->channels[*index]->host.is_muted())) {
+       : *index == kAcceleratorChannel
+           ? machine_->function_oracle.may_fault
+           : machine_->channels[*index]->host.is_muted())) {
     return;
   }
   context_->Fail("channel-fault",
                  absl::StrCat("channel ", index.value_or(99), ": ", reason));
-}
-
-// ---- A move on this host
-
-std::string SimulatedHost::Freeze() {
-  Enter();
-  bus_->Freeze();
-  is_frozen_ = true;
-  const absl::StatusOr<std::string> saved = bus_->Save();
-  const absl::StatusOr<std::string> again = bus_->Save();
-  if (!saved.ok()) {
-    context_->Fail("save", std::string(saved.status().message()));
-    return {};
-  }
-  if (!again.ok() || *again != *saved) {
-    context_->Fail("save", "saved twice, it is not the same");
-  }
-  context_->trace.Add(*saved);
-  return *saved;
-}
-
-void SimulatedHost::Thaw() {
-  Enter();
-  is_frozen_ = false;
-  bus_->Thaw();
-}
-
-void SimulatedHost::EndBus(bool kill) {
-  Enter();
-  if (kill && slots_[0].backend != nullptr) slots_[0].backend->Kill();
-  bus_ = nullptr;
-  is_frozen_ = false;
-  for (Slot& slot : slots_) slot = Slot();
-}
-
-bool SimulatedHost::Refuses() { return std::exchange(refuses_restore, false); }
-
-absl::Status SimulatedHost::RestoreBus(absl::Span<const std::byte> saved) {
-  Enter();
-  std::vector<vsp::DeviceOffer> devices;
-  for (size_t i = 0; i < kChannelCount; ++i) {
-    if (!machine_->options.HasChannel(i)) continue;
-    MakeSlot(i);
-    devices.push_back({ChannelParams(i), slots_[i].device.get()});
-  }
-  ChannelOracles* const refusing =
-      Refuses() ? machine_->channels[context_->random.Between(1, 4)].get()
-                : nullptr;
-  if (refusing != nullptr) refusing->refuses_restore = true;
-  auto bus =
-      vsp::Bus::Restore(saved, Options(), machine_->ram.memory(),
-                        &machine_->ports[index_].guest_doorbell, devices, this);
-  if (refusing != nullptr) refusing->refuses_restore = false;
-  if (!bus.ok()) {
-    for (Slot& slot : slots_) slot = Slot();
-    return bus.status();
-  }
-  bus_ = *std::move(bus);
-  for (const SavedOffer& offer : bus_->connection().Snapshot().offers) {
-    for (size_t i = 0; i < kChannelCount; ++i) {
-      if (slots_[i].device != nullptr && !offer.is_rescinding &&
-          offer.params.HasIdentityOf(ChannelParams(i))) {
-        slots_[i].offer = offer.id;
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SimulatedHost::Restore(const std::string& saved) {
-  const absl::Status status = RestoreBus(AsBytes(saved));
-  is_frozen_ = status.ok();
-  return status;
-}
-
-std::string SimulatedHost::SaveAgain() {
-  Enter();
-  absl::StatusOr<std::string> saved = bus_->Save();
-  return saved.ok() ? *std::move(saved) : std::string(saved.status().message());
-}
-
-void SimulatedHost::StartRestored() {
-  Enter();
-  is_frozen_ = false;
-  // Those of before may be lost, in either direction.
-  SignalPort& port = machine_->ports[index_];
-  if (context_->random.OneIn(2)) port.to_host.clear();
-  if (context_->random.OneIn(2)) port.to_guest.clear();
-  bus_->Start();
 }
 
 // ---- A move to the other host
@@ -406,13 +336,19 @@ void SimulatedHost::MakeMigratables() {
       std::make_unique<vsp::BusMigratable>("vmbus", options, this, &mutex_);
 }
 
+// The accelerator stops before its bus is saved.
+std::vector<migration::Migratable*> SimulatedHost::Migratables() {
+  std::vector<migration::Migratable*> all = {ram_.get()};
+  if (function_ != nullptr) all.push_back(&function_->migratable());
+  all.push_back(channels_.get());
+  return all;
+}
+
 absl::Span<migration::PendingPages* const> SimulatedHost::PrepareToLeave() {
   Enter();
   machine_->disk.AdvanceOrphans(/*all=*/true);
   MakeMigratables();
-  for (migration::Migratable* device :
-       {static_cast<migration::Migratable*>(ram_.get()),
-        static_cast<migration::Migratable*>(channels_.get())}) {
+  for (migration::Migratable* device : Migratables()) {
     auto pages = migration::PendingPages::Create(
         device, migration::MemoryOrigin::kUnknown);
     FERRYBUS_CHECK(pages.ok(), "the machine cannot move");
@@ -429,18 +365,24 @@ void SimulatedHost::ForgetMigration() {
   pages_.clear();
   channels_ = nullptr;
   ram_ = nullptr;
-  if (bus_ == nullptr) machine_->ram.Drop(index_);
+  if (bus_ != nullptr) return;
+  function_ = nullptr;
+  machine_->ram.Drop(index_);
 }
 
 absl::StatusOr<std::vector<migration::Migratable*>>
 SimulatedHost::CreateDevices(const migration::Hello&, std::vector<int>,
                              bool is_recovery) {
   // What a target finds is not what the guest had.
-  if (!is_recovery) machine_->ram.Create(index_, std::byte{0xee});
+  if (!is_recovery) {
+    machine_->ram.Create(index_, std::byte{0xee});
+    function_memory_.Fill(std::byte{0xee});
+  }
+  MakeFunction();
   MakeMigratables();
   machine_->ports[index_].to_host.clear();
   machine_->ports[index_].to_guest.clear();
-  return std::vector<migration::Migratable*>{ram_.get(), channels_.get()};
+  return Migratables();
 }
 
 void SimulatedHost::DestroyDevices() {

@@ -22,6 +22,7 @@
 #include "ferrybus/tests/simulation/host_files.h"
 #include "ferrybus/tests/simulation/machine.h"
 #include "ferrybus/tests/simulation/ram_migratable.h"
+#include "ferrybus/tests/simulation/simulated_function.h"
 #include "ferrybus/tests/simulation/simulated_guest.h"
 #include "ferrybus/vsp/bus.h"
 #include "ferrybus/vsp/bus_migratable.h"
@@ -58,6 +59,8 @@ class SimulatedHost final : public vsp::BusOwner,
   void Ask(uint64_t count);
   // The disk: some of its I/O happens, and is told.
   void AdvanceDisk(bool all);
+  // The accelerator executes.
+  void RunFunction(uint32_t steps);
   void Rescind(size_t index);
   // Offers again what was rescinded and is gone.
   void OfferAgain();
@@ -73,12 +76,18 @@ class SimulatedHost final : public vsp::BusOwner,
   bool IsQuiescent() const { return bus_->IsQuiescent(); }
   std::string Freeze();
   void Thaw();
-  // The processes end; `kill`: without a chance to wait for their I/O.
+  // The process ends; `kill`: without a chance to wait for their I/O.
   void EndBus(bool kill);
   absl::Status Restore(const std::string& saved);
-  // The restored bus saves itself: the same bytes again.
-  std::string SaveAgain();
+  // Frozen, or restored from `saved`: the same bytes again.
+  std::string SaveAgain(const std::string& saved);
   void StartRestored();
+  // The processes that are frozen get a successor, beside them: it starts, or
+  // ends and leaves them as they were.  `is_late`: that says no at its end.
+  absl::Status StartSuccessor(const std::string& saved, bool is_late);
+  // Those before it, if any, end.
+  void EndPredecessor();
+  absl::Span<std::byte> function_memory() { return function_memory_.bytes(); }
   HostFiles& files() { return files_; }
 
   // -- A move to the other host.
@@ -106,7 +115,7 @@ class SimulatedHost final : public vsp::BusOwner,
   vsp::Bus* bus() override { return bus_.get(); }
   void Serve() override;
   absl::Status RestoreBus(absl::Span<const std::byte> saved) override;
-  void DropBus() override { EndBus(false); }
+  void DropBus() override { EndChannels(false); }
 
   // vsp::BusObserver.
   void OnChannelFault(const vsp::ServerChannel& channel,
@@ -128,10 +137,21 @@ class SimulatedHost final : public vsp::BusOwner,
     bool is_rescinded = false;
   };
 
+  // What ends with its process, in reverse order.
+  struct Process {
+    std::unique_ptr<SimulatedFunction> function;
+    std::array<Slot, kChannelCount> slots;
+    std::unique_ptr<vsp::Bus> bus;
+  };
+
+  static vsp::BusOptions Options();
   void MakeSlot(size_t index);
+  void MakeFunction();
+  void EndChannels(bool kill);
   void TakeSignals();
   void MakeMigratables();
-  bool Refuses();
+  std::vector<migration::Migratable*> Migratables();
+  bool* DrawRefusing();
   std::optional<size_t> IndexOf(OfferId offer) const;
 
   Machine* const machine_;
@@ -143,8 +163,12 @@ class SimulatedHost final : public vsp::BusOwner,
   std::optional<migration::OwnershipRecord> undecided_;
 
   absl::Mutex mutex_;
+  FunctionMemory function_memory_;
+  // Null without the accelerator's channel.
+  std::unique_ptr<SimulatedFunction> function_;
   std::array<Slot, kChannelCount> slots_;
   std::unique_ptr<vsp::Bus> bus_;
+  std::optional<Process> predecessor_;
   bool is_frozen_ = false;
   std::unique_ptr<RamMigratable> ram_;
   std::unique_ptr<vsp::BusMigratable> channels_;

@@ -87,10 +87,12 @@ std::string RunResult::Report() const {
 std::string DescribeTotals(const Totals& totals) {
   std::string text = absl::StrCat(
       totals.steps, " steps, ", totals.requests, " requests, ",
-      totals.disk_requests, " of the disk\n", totals.moves,
+      totals.disk_requests, " of the disk, ", totals.commands,
+      " commands of the accelerator\n", totals.moves,
       " moves to the other host, ", totals.moves_failed, " that failed; ",
       totals.restores, " restores on the same host, ", totals.checkpoints,
-      " checkpoints, ", totals.thaws, " thaws\n", totals.boots, " boots, ",
+      " checkpoints, ", totals.thaws, " thaws; ", totals.updates, " updates, ",
+      totals.updates_failed, " that failed\n", totals.boots, " boots, ",
       totals.openings, " openings, ", totals.channel_faults,
       " channels faulted\nfaults:");
   for (size_t i = 0; i < kFaultCount; ++i) {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// Two hosts, a guest, its disk and the link between the hosts, in one thread,
-// from one seed.
+// Two hosts, a guest, its disk and accelerator, and the link between the hosts,
+// in one thread, from one seed.
 //
 // A run: the hosts start, the machine boots; then steps, in each of which one
 // part does a little and perhaps a fault happens; then all faults end, and
 // everything that is owed must be done within a number of steps; then the
-// machine moves once more, and all of its disk is read.  After each step what
-// must always hold is checked.
+// machine moves once more, and all of its disk and accelerator is read.  After
+// each step what must always hold is checked.
 //
 // Everything follows from RunOptions: the same options give the same trace.
 //

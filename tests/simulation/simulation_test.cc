@@ -24,7 +24,7 @@ constexpr uint64_t kSeeds = 1000;
 constexpr int kShrinkRunsMax = 400;
 
 // promise:P1 promise:P2 promise:P3 promise:P4 promise:P7 promise:P8
-// bad:S20 bad:S23 bad:T1 bad:T4 bad:T5 bad:T12
+// bad:S20 bad:S23 bad:T1 bad:T4 bad:T5 bad:T12 bad:M6 bad:H4
 TEST(SimulationTest, AThousandSeeds) {
   RunOptions options;
   options.seed = ringbuffer::testing::TestSeed(
@@ -49,6 +49,9 @@ TEST(SimulationTest, AThousandSeeds) {
   EXPECT_GT(totals.checkpoints, kSeeds / 4);
   EXPECT_GT(totals.requests, 100 * kSeeds);
   EXPECT_GT(totals.disk_requests, 10 * kSeeds);
+  EXPECT_GT(totals.commands, 25 * kSeeds);
+  EXPECT_GT(totals.updates, kSeeds / 2);
+  EXPECT_GT(totals.updates_failed, kSeeds / 10);
 }
 
 // Nothing but the seed decides: not the heap's addresses, nor what ran before.

@@ -23,7 +23,8 @@ World::World(Context* context, const RunOptions& options)
       host_b_(&machine_, &guest_, 1),
       hosts_{&host_a_, &host_b_},
       migration_(context, hosts_),
-      local_move_(context, &plan_) {}
+      local_move_(context, &plan_),
+      update_(context, &plan_) {}
 
 void World::Begin() {
   {
@@ -42,6 +43,7 @@ void World::Begin() {
     guest_.Poll();
     host_a_.Poll(~uint64_t{0});
     host_a_.AdvanceDisk(/*all=*/true);
+    host_a_.RunFunction(~uint32_t{0});
   }
 }
 
@@ -58,8 +60,9 @@ World::Part World::DrawPart() {
   for (size_t i = 0; i < FaultPlan::kParts; ++i) sum += plan_.eagerness(i);
   // Those that a run cannot do without come often, whatever it drew.
   if (context_->random.OneIn(3)) {
-    static constexpr Part kAlways[] = {Part::kGuest, Part::kHost, Part::kDisk,
-                                       Part::kMigration, Part::kMigration};
+    static constexpr Part kAlways[] = {Part::kGuest,       Part::kHost,
+                                       Part::kDisk,        Part::kMigration,
+                                       Part::kAccelerator, Part::kMigration};
     return kAlways[context_->random.Below(std::size(kAlways))];
   }
   uint64_t at = context_->random.Below(sum);
@@ -110,7 +113,8 @@ void World::Do(Part part) {
       }
       return;
     case Part::kLocalMove:
-      return local_move_.Step();
+      local_move_.Step();
+      return update_.Step();
     case Part::kBeginMove:
       return BeginMove();
     case Part::kGuestTidies:
@@ -126,16 +130,24 @@ void World::Do(Part part) {
         host->Start();
       }
       return;
+    case Part::kAccelerator:
+      // One that waits for the decision has its accelerator, too.
+      return hosts_[random.Below(2)]->RunFunction(
+          static_cast<uint32_t>(random.Between(1, 12)));
   }
 }
 
-bool World::CanMigrate() {
-  if (migration_.is_under_way() || local_move_.is_under_way()) return false;
+bool World::IsMoving() const {
+  return migration_.is_under_way() || local_move_.is_under_way() ||
+         update_.is_under_way();
+}
+
+bool World::CanMigrate() const {
   return host_a_.is_up() && host_b_.is_up() && machine_.runs_at >= 0;
 }
 
 void World::BeginMove() {
-  if (local_move_.is_under_way() || migration_.is_under_way()) return;
+  if (IsMoving()) return;
   if (machine_.runs_at < 0 || !hosts_[machine_.runs_at]->Serves()) return;
   if (!context_->random.OneIn(3)) {
     return local_move_.Begin(hosts_[machine_.runs_at]);
@@ -150,6 +162,12 @@ void World::BeginMove() {
   migration_.Begin(machine_.runs_at, is_hurried);
 }
 
+void World::BeginUpdate() {
+  if (IsMoving()) return;
+  if (machine_.runs_at < 0 || !hosts_[machine_.runs_at]->Serves()) return;
+  update_.Begin(hosts_[machine_.runs_at]);
+}
+
 // ---- Faults
 
 void World::Faults() {
@@ -159,6 +177,7 @@ void World::Faults() {
       case Fault::kCheckpointKill:  // where they belong to
       case Fault::kForcedPause:
       case Fault::kRestoreRefused:
+      case Fault::kUpdateFails:
         continue;
       default:
         break;
@@ -227,6 +246,8 @@ void World::Do(Fault fault) {
     case Fault::kHostileRing:
       if (guest_runs) hosts_[machine_.runs_at]->ScribbleOnRings(kSpareChannel);
       return;
+    case Fault::kHotUpdate:
+      return BeginUpdate();
     default:
       return;
   }
@@ -256,7 +277,10 @@ void World::DoToMigration(Fault fault) {
 }
 
 void World::StopHost(SimulatedHost& host, bool power) {
-  if (&host == &machine_host()) local_move_.Forget();
+  if (&host == &machine_host()) {
+    local_move_.Forget();
+    update_.Forget();
+  }
   host.Stop(power);
   migration_.OnHostStopped();
 }
@@ -265,6 +289,7 @@ void World::ResetGuest() {
   context_->Happened(Fault::kGuestReset);
   machine_.disk_oracle.model.OnReset(/*is_cleared=*/true);
   machine_.disk_may_fault = true;
+  machine_.function_oracle.may_fault = true;
   for (const auto& channel : machine_.channels) {
     channel->guest.Mute();
     channel->host.Mute();
@@ -321,6 +346,7 @@ void World::Round() {
   }
   migration_.Ask();
   local_move_.Step();
+  update_.Step();
   for (Part part : {Part::kGuest, Part::kGuestAnswers, Part::kGuestTidies}) {
     Do(part);
   }
@@ -328,6 +354,7 @@ void World::Round() {
     host->Poll(~uint64_t{0});
     host->Answer(~uint64_t{0});
     host->AdvanceDisk(/*all=*/true);
+    host->RunFunction(~uint32_t{0});
     host->OfferAgain();
   }
   Check();
@@ -347,6 +374,7 @@ bool World::ContinueVerify() {
 std::string World::Wants() {
   if (migration_.is_under_way()) return "a migration is under way";
   if (local_move_.is_under_way()) return "a local move is under way";
+  if (update_.is_under_way()) return "an update is under way";
   if (machine_.runs_at < 0) return "the machine runs nowhere";
   int owners = 0;
   for (SimulatedHost* host : hosts_) {
@@ -367,7 +395,8 @@ std::string World::Describe() {
       "the guest runs at ", machine_.runs_at,
       ", wants: ", guest_.is_on() ? guest_.Wants() : "is off",
       migration_.is_under_way() ? "\na migration is under way" : "",
-      local_move_.is_under_way() ? "\na local move is under way" : "", "\n",
+      local_move_.is_under_way() ? "\na local move is under way" : "",
+      update_.is_under_way() ? "\nan update is under way" : "", "\n",
       host_a_.Describe(), "\n", host_b_.Describe(), "\n");
 }
 

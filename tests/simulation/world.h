@@ -14,6 +14,7 @@
 #include "ferrybus/tests/simulation/local_move.h"
 #include "ferrybus/tests/simulation/machine.h"
 #include "ferrybus/tests/simulation/migration_run.h"
+#include "ferrybus/tests/simulation/process_update.h"
 #include "ferrybus/tests/simulation/simulated_guest.h"
 #include "ferrybus/tests/simulation/simulated_host.h"
 
@@ -34,7 +35,7 @@ class World {
   // Once Wants() is empty: the machine must be able to move once more.
   void BeginLastMove();
   bool HasMoved() const { return machine_.runs_at != last_host_; }
-  // Then: reads all of the disk.
+  // Then: reads all of the disk and of the accelerator.
   void BeginVerify() { guest_.BeginVerify(); }
   bool ContinueVerify();
   // Empty: nothing is owed, nothing is under way.
@@ -56,13 +57,16 @@ class World {
     kBeginMove,
     kGuestTidies,
     kHostTidies,
+    kAccelerator,
   };
 
   SimulatedHost& machine_host();
   Part DrawPart();
   void Do(Part part);
   void BeginMove();
-  bool CanMigrate();
+  bool IsMoving() const;
+  bool CanMigrate() const;
+  void BeginUpdate();
   void Faults();
   void Do(Fault fault);
   void DoToMigration(Fault fault);
@@ -80,6 +84,7 @@ class World {
   const std::array<SimulatedHost*, 2> hosts_;
   MigrationRun migration_;
   LocalMove local_move_;
+  ProcessUpdate update_;
   uint64_t deaf_until_ = 0;
   uint64_t slow_until_ = 0;
   int last_host_ = -1;

@@ -59,6 +59,11 @@ class AcceleratorModel {
   ExpectedReply Execute(const RandomCommand& asked);
   // As the device's reset.
   void ResetRegisters();
+  // A device that was used already, as its answer to kQuery shows it.
+  void AdoptRegisters(
+      const std::array<uint64_t, accelerator::kRegisters>& registers) {
+    registers_ = registers;
+  }
 
   const std::vector<std::byte>& memory(uint32_t segment) const {
     return memory_.at(segment);
