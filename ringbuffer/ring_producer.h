@@ -227,6 +227,12 @@ class BasicRingProducer {
     return wanted < FreeBytes(write_, read_, ring_.data_bytes);
   }
 
+  // What Write() would say to a packet of `ring_bytes` (PacketRingBytes) now;
+  // kCorrupt only if it had to look.
+  WriteResult RoomFor(uint64_t ring_bytes) {
+    return ring_bytes <= room_ ? WriteResult::kOk : LookForRoom(ring_bytes, 0);
+  }
+
   bool has_unpublished() const { return write_ != published_; }
   // Ring offset at which the next packet will start.
   uint32_t staged_end() const { return write_; }

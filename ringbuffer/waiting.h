@@ -165,18 +165,15 @@ template <class Access, Sleeper S>
 WaitResult WaitForRoom(BasicRingProducer<Access>& producer, uint64_t ring_bytes,
                        const WaitPolicy& policy, S& sleeper,
                        int64_t deadline_ns = kNoDeadline) {
-  // Of more than the ring has, Reserve says that it is too large.
-  const uint64_t data_bytes = producer.ring().data_bytes;
-  const uint32_t payload_bytes = static_cast<uint32_t>(
-      std::clamp<uint64_t>(ring_bytes, kMinPacketBytes,
-                           std::max<uint64_t>(data_bytes, kMinPacketBytes)) -
-      kMinPacketBytes);
-  const auto look = [&producer, payload_bytes] {
-    const Reservation room = producer.Reserve({}, 0, payload_bytes);
-    producer.Discard();
-    return room.result != WriteResult::kFull;
+  // A ring has no room for more than itself, however long it is waited for.
+  const uint64_t most =
+      std::min<uint64_t>(ring_bytes, producer.ring().data_bytes);
+  const uint64_t wanted = PacketRingBytes(
+      kDescriptorBytes,
+      std::max<uint64_t>(most, kMinPacketBytes) - kMinPacketBytes);
+  const auto look = [&producer, wanted] {
+    return producer.RoomFor(wanted) != WriteResult::kFull;
   };
-  const uint64_t wanted = PacketRingBytes(kDescriptorBytes, payload_bytes);
   // A request for room stands until the next Publish(): it costs nothing.
   return waiting_internal::Wait(
       policy, sleeper, deadline_ns, look,

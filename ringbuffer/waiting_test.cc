@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "ferrybus/ringbuffer/paged_ring.h"
 #include "ferrybus/ringbuffer/sleepers.h"
 #include "ferrybus/ringbuffer/testing/scripted_access.h"
 #include "ferrybus/ringbuffer/testing/test_ring.h"
@@ -246,6 +247,40 @@ TEST(WaitForRoomTest, WhatNeverFitsIsNotWaitedFor) {
             WaitResult::kReady);
   EXPECT_EQ(Write(&producer, 1000), WriteResult::kCorrupt);
   EXPECT_EQ(sleeper.slept, 0);
+}
+
+// Over scattered pages, where a packet cannot be reserved but only copied in.
+TEST(WaitForRoomTest, AProducerOfAPagedRingWaitsToo) {
+  TestRing ring(kSize);
+  PagedRing paged;
+  ASSERT_EQ(PagedRing::Create(ring.pages(), &paged), 0);
+  Fill(&ring, {2040, 2040});
+  PagedRingProducer producer(paged.view(), paged.access());
+  PagedRingConsumer consumer(paged.view(), kSize, paged.access());
+  ProbeSleeper sleeper;
+  sleeper.while_asleep = [&] {
+    EXPECT_EQ(ring.word(kPendingSendSizeOffset), 1000u);
+    PagedPacketView packet;
+    ASSERT_EQ(consumer.Next(&packet), ReadResult::kOk);
+    EXPECT_TRUE(consumer.Release());
+  };
+  EXPECT_EQ(WaitForRoom(producer, 1000, kSleepAtOnce, sleeper),
+            WaitResult::kReady);
+  EXPECT_EQ(sleeper.slept, 1);
+  EXPECT_EQ(Write(&producer, 1000), WriteResult::kOk);
+  EXPECT_TRUE(WaitForPackets(consumer, kSpin, sleeper) == WaitResult::kReady);
+}
+
+// A look is no write: what the peer reads stays as it is.
+TEST(WaitForRoomTest, LookingForRoomWritesNoPacket) {
+  TestRing ring(kSize);
+  const Bytes before = ring.Read(0, kSize);
+  RingProducer producer(ring.view());
+  ProbeSleeper sleeper;
+  EXPECT_EQ(WaitForRoom(producer, 1000, kSleepAtOnce, sleeper),
+            WaitResult::kReady);
+  EXPECT_EQ(ring.Read(0, kSize), before);
+  EXPECT_EQ(producer.staged_end(), 0u);
 }
 
 // A policy that never sleeps asks for no signal, and still ends.

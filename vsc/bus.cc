@@ -231,6 +231,8 @@ void Bus::OnGpadlCreated(ChannelId id, GpadlId gpadl, uint32_t status) {
                         ": the host refused the ring buffer, status 0x",
                         absl::Hex(status)));
   if (!result.ok()) OpenFailed(*channel, result);
+  // There is nothing to tear down, so no answer will follow.
+  if (status != 0) Forget(id);
 }
 
 void Bus::OnDeviceGpadlCreated(RingChannel& channel, GpadlId gpadl,

@@ -3,169 +3,14 @@
 #include "ferrybus/vsc/bus.h"
 
 #include "absl/status/status.h"
-#include "ferrybus/channel/endpoint_test_util.h"
-#include "ferrybus/channel/ring_pair.h"
-#include "ferrybus/channel/server_connection.h"
+#include "ferrybus/channel/message_codec.h"
+#include "ferrybus/vsc/bus_test_util.h"
 #include "gtest/gtest.h"
 
 namespace ferrybus::vsc {
 namespace {
 
-using testing::EndpointEnd;
 using testing::Numbered;
-using testing::NumberIn;
-using testing::ToBytes;
-
-constexpr uint64_t kRamPages = 64;
-
-Guid Type(uint8_t number) {
-  Guid guid;
-  guid.bytes[0] = number;
-  return guid;
-}
-
-// Counts, and does what it was told to do.
-class TestDriver final : public Driver {
- public:
-  void OnOpened(ClientChannel& opened) override {
-    channel = &opened;
-    ++opens;
-  }
-  void OnCompletion(uint64_t, absl::Span<const std::byte>) override {
-    ++completions;
-    if (on_completion) on_completion();
-  }
-  void OnClosed() override {
-    channel = nullptr;
-    ++closes;
-  }
-  void OnRoom() override {
-    ++rooms;
-    if (on_room) on_room();
-  }
-
-  ClientChannel* channel = nullptr;
-  int opens = 0;
-  int completions = 0;
-  int closes = 0;
-  int rooms = 0;
-  std::function<void()> on_completion;
-  std::function<void()> on_room;
-};
-
-// A host: its connection's state machine and one channel's endpoint.
-class TestHost final : public ServerEvents {
- public:
-  explicit TestHost(const GuestMemory* memory)
-      : memory_(memory), connection(Options(), this) {
-    end.Create(EndpointSide::kHost, EndpointLimits(), memory);
-  }
-  ~TestHost() override { PacketEndpoint::Retire(std::move(end.endpoint)); }
-
-  void OnConnected(const Contact&) override {}
-  void OnDisconnected() override {}
-  void OnOpenRequested(OfferId offer, const OpenRequest& request,
-                       const GpadlView& ring) override {
-    if (refuses) {
-      (void)connection.OpenCompleted(offer, 5);
-      return;
-    }
-    auto rings =
-        RingPair::Map(*memory_, ring.pages, request.downstream_page_offset);
-    ASSERT_TRUE(rings.ok());
-    ASSERT_TRUE(end.endpoint->Attach(*std::move(rings), 1).ok());
-    end.endpoint->Start();
-    (void)connection.OpenCompleted(offer, 0);
-  }
-  void OnCloseRequested(OfferId offer) override {
-    end.endpoint->Detach();
-    (void)connection.CloseCompleted(offer);
-  }
-  bool OnModifyRequested(OfferId, uint32_t) override { return true; }
-  void OnGpadlTeardownRequested(OfferId, GpadlId) override {}
-
- private:
-  static ServerConnectionOptions Options() {
-    ServerConnectionOptions options;
-    options.ram_page_count = kRamPages;
-    return options;
-  }
-  const GuestMemory* const memory_;
-
- public:
-  ServerConnection connection;
-  EndpointEnd end;
-  bool refuses = false;
-};
-
-class BusTest : public ::testing::Test {
- protected:
-  BusTest()
-      : memory_(*MemfdGuestMemory::Create(kRamPages * 4096)),
-        pages_(memory_.get()),
-        host_(memory_.get()) {
-    options_.ring_data_pages = 1;
-    bus_ = std::make_unique<Bus>(options_, memory_.get(), &pages_, &doorbell_);
-    bus_->AddDriver(Type(7), &driver_);
-    host_.end.events.on_packet = [](IncomingPacket packet) {
-      packet.Complete(packet.payload());
-    };
-    host_.end.doorbell.on_ring = [this] { bus_->Signal(1); };
-  }
-
-  OfferId Offer() {
-    OfferParams params;
-    params.interface_type = Type(7);
-    params.interface_instance = Type(instance_++);
-    return *host_.connection.AddOffer(params);
-  }
-  bool GuestSays() {
-    if (!bus_->has_outgoing()) return false;
-    (void)host_.connection.HandleMessage(bus_->outgoing_front());
-    bus_->PopOutgoing();
-    return true;
-  }
-  bool HostSays() {
-    if (!host_.connection.has_outgoing()) return false;
-    (void)bus_->HandleMessage(host_.connection.outgoing_front());
-    host_.connection.PopOutgoing();
-    return true;
-  }
-  void Messages() {
-    while (GuestSays() || HostSays()) {
-    }
-  }
-  void Pump() {
-    for (int i = 0; i < 50; ++i) {
-      Messages();
-      (void)host_.end.endpoint->Poll(64);
-      (void)bus_->Poll();
-    }
-  }
-  void Connect() {
-    ASSERT_TRUE(bus_->Connect().ok());
-    Pump();
-  }
-  SendResult Send(const std::string& payload) {
-    Request request;
-    request.payload = ToBytes(payload);
-    return driver_.channel->Send(request);
-  }
-  bool AllPagesAreFree() {
-    const absl::StatusOr<PageRun> all = pages_.Allocate(kRamPages - 1);
-    if (all.ok()) pages_.Free(*all);
-    return all.ok();
-  }
-
-  BusOptions options_;
-  std::unique_ptr<MemfdGuestMemory> memory_;
-  GuestPages pages_;
-  testing::CountingDoorbell doorbell_;
-  TestHost host_;
-  TestDriver driver_;
-  uint8_t instance_ = 1;
-  std::unique_ptr<Bus> bus_;
-};
 
 TEST_F(BusTest, ADriverGetsItsChannelAndItsAnswers) {
   Offer();
@@ -420,6 +265,129 @@ TEST_F(BusTest, BuffersBecomeRanges) {
   const GuestBuffer huge[] = {{4096, 0xffffffff}};
   request.buffers = huge;
   EXPECT_EQ(driver_.channel->Send(request), SendResult::kTooLarge);
+}
+
+// -- What a host may refuse --------------------------------------------------
+
+TEST_F(BusTest, AHostThatSpeaksNoVersionOfOursIsReported) {
+  ASSERT_TRUE(bus_->Connect().ok());
+  const VersionResponseMessage refusal;
+  int tries = 0;
+  for (; bus_->has_outgoing() && tries < 100; ++tries) {
+    bus_->PopOutgoing();
+    ASSERT_TRUE(
+        bus_->HandleMessage(
+                EncodeVersionResponse(refusal, ProtocolVersion{}).bytes())
+            .ok());
+  }
+  EXPECT_GT(tries, 1);
+  EXPECT_EQ(bus_->status(),
+            absl::UnimplementedError(
+                "the host refused every version; the last tried was 0x20004"));
+  EXPECT_EQ(bus_->connection().phase(), ClientPhase::kDisconnected);
+}
+
+TEST_F(BusTest, ARingThatTheHostRefusesGivesItsPagesBack) {
+  // To this host the guest has no RAM but its first page.
+  TestHost host(memory_.get(), 1);
+  OfferParams params;
+  params.interface_type = Type(7);
+  ASSERT_TRUE(host.connection.AddOffer(params).ok());
+  ASSERT_TRUE(bus_->Connect().ok());
+  for (bool more = true; more; (void)bus_->Poll()) {
+    more = false;
+    for (; bus_->has_outgoing(); bus_->PopOutgoing(), more = true) {
+      (void)host.connection.HandleMessage(bus_->outgoing_front());
+    }
+    for (; host.connection.has_outgoing(); host.connection.PopOutgoing()) {
+      (void)bus_->HandleMessage(host.connection.outgoing_front());
+      more = true;
+    }
+  }
+  ASSERT_EQ(driver_.failures.size(), 1u);
+  EXPECT_EQ(driver_.failures[0],
+            absl::UnavailableError("channel 1: the host refused the ring "
+                                   "buffer, status 0x8000ffff"));
+  EXPECT_EQ(bus_->status(), driver_.failures[0]);
+  EXPECT_EQ(driver_.opens, 0);
+  EXPECT_TRUE(AllPagesAreFree());
+  EXPECT_EQ(bus_->channel(&driver_), nullptr);
+}
+
+// More pages than one GPADL can name.
+TEST_F(BusTest, ARingThatIsTooLongGivesItsPagesBack) {
+  const auto memory = *MemfdGuestMemory::Create(10000 * 4096);
+  GuestPages pages(memory.get());
+  bus_ = std::make_unique<Bus>(options_, memory.get(), &pages, &doorbell_);
+  DriverSettings settings;
+  settings.outgoing_ring_pages = 9000;
+  bus_->AddDriver(Type(7), &driver_, settings);
+  Offer();
+  Connect();
+  ASSERT_EQ(driver_.failures.size(), 1u);
+  EXPECT_EQ(driver_.failures[0].code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(bus_->channel(&driver_), nullptr);
+  EXPECT_TRUE(pages.Allocate(9999).ok());
+}
+
+// -- Which offer is whose ----------------------------------------------------
+
+TEST_F(BusTest, ADriverGetsTheInstanceThatItWants) {
+  TestDriver second;
+  DriverSettings settings;
+  settings.instance = Type(2);
+  bus_->RemoveDriver(&driver_);
+  bus_->AddDriver(Type(7), &second, settings);
+  bus_->AddDriver(Type(8), &driver_);
+  Offer();
+  Connect();
+  EXPECT_EQ(second.opens, 0);
+  Offer();
+  Pump();
+  ASSERT_EQ(second.opens, 1);
+  EXPECT_EQ(bus_->channel(&second)->offer().interface_instance, Type(2));
+  EXPECT_EQ(driver_.opens, 0) << "of another type";
+  ASSERT_TRUE(bus_->Unload().ok());
+  Pump();
+}
+
+// An answer to a socket's request is an offer with a flag; others of its names
+// are not.
+TEST_F(BusTest, OnlyTheHostsAnswerOpensASocket) {
+  bus_->RemoveDriver(&driver_);
+  Connect();
+  ASSERT_TRUE(
+      bus_->ConnectSocket(Type(7), Type(1), &driver_, DriverSettings()).ok());
+  ASSERT_EQ(Type(instance_), Type(1));
+  // Before the host has seen the request.
+  Offer();
+  while (HostSays()) {
+  }
+  (void)bus_->Poll();
+  EXPECT_EQ(bus_->channel(&driver_), nullptr);
+  // This host has no sockets.
+  Pump();
+  ASSERT_EQ(driver_.failures.size(), 1u);
+  EXPECT_NE(driver_.failures[0].message().find("refused the socket"),
+            absl::string_view::npos);
+  EXPECT_EQ(driver_.opens, 0);
+}
+
+TEST_F(BusTest, ASocketThatNobodyAnsweredEndsWithTheConnection) {
+  bus_->RemoveDriver(&driver_);
+  Connect();
+  ASSERT_TRUE(
+      bus_->ConnectSocket(Type(9), Type(3), &driver_, DriverSettings()).ok());
+  EXPECT_EQ(
+      bus_->ConnectSocket(Type(9), Type(3), &driver_, DriverSettings()).code(),
+      absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(bus_->Unload().ok());
+  bus_->PopOutgoing();  // the request is lost
+  Pump();
+  ASSERT_EQ(driver_.failures.size(), 1u);
+  EXPECT_NE(driver_.failures[0].message().find("before the host answered"),
+            absl::string_view::npos);
+  EXPECT_EQ(driver_.failures[0].code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

@@ -5,6 +5,12 @@
 #include <utility>
 
 namespace ferrybus::vsc {
+namespace {
+
+// So that a host that floods cannot keep the guest from its channels.
+constexpr int kMessagesPerPump = 64;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestPort>> GuestPort::Open(Port port) {
   absl::StatusOr<SignalPage> signals = SignalPage::Map(port.signals.get());
@@ -22,7 +28,7 @@ GuestPort::GuestPort(Port port, SignalPage signals)
       messages_(port_.messages.get(), MessageSocket::Role::kGuest) {}
 
 bool GuestPort::Pump(Bus& bus) {
-  while (!peer_gone_) {
+  for (int i = 0; i < kMessagesPerPump && !peer_gone_; ++i) {
     const absl::StatusOr<SocketMessage> message = messages_.Receive();
     if (message.ok()) {
       // A refusal is counted by the connection.

@@ -138,6 +138,127 @@ TEST_F(BusReportTest, WhatAGuestSaysIsEscaped) {
             std::string::npos);
 }
 
+// -- Every state that a guest can bring about --------------------------------
+
+TEST_F(BusReportTest, AClosingIsSeenUntilTheLastPacketHasEnded) {
+  device_.holds_after_close = true;
+  guest_.Connect(bus_);
+  TestGuest::Channel& channel = guest_.Open(bus_, 1);
+  guest_.Request(channel, 1);
+  guest_.Pump(bus_);
+  guest_.Close(channel);
+  guest_.TearDown(channel);
+  guest_.Pump(bus_);
+  Json report = Parsed(bus_);
+  EXPECT_EQ(report["offers"]["listed"][0]["state"], "closing");
+  const Json endpoint = report["offers"]["listed"][0]["endpoint"];
+  EXPECT_EQ(endpoint["link"], "closed");
+  EXPECT_EQ(endpoint["run_state"], "detached");
+  EXPECT_EQ(endpoint["incoming"]["listed"][0]["orphaned"], true);
+  EXPECT_EQ(report["gpadls"]["listed"][0]["state"], "tearing down");
+  (void)guest_.Open(bus_, 1);
+  EXPECT_EQ(Parsed(bus_)["offers"]["listed"][0]["state"],
+            "closing, then opening");
+  ASSERT_TRUE(guest_.connection.Unload().ok());
+  guest_.Pump(bus_);
+  EXPECT_EQ(Parsed(bus_)["connection"]["phase"], "resetting");
+  device_.held.clear();
+  guest_.Pump(bus_);
+  EXPECT_EQ(Parsed(bus_)["connection"]["phase"], "disconnected");
+}
+
+TEST_F(BusReportTest, AnOpeningIsSeenFromWithin) {
+  Json opening;
+  Json then_closing;
+  device_.on_opened = [&] {
+    opening = Parsed(bus_);
+    ASSERT_TRUE(bus_.Rescind(*bus_.FindOffer(device_)).ok());
+    then_closing = Parsed(bus_);
+  };
+  guest_.Connect(bus_);
+  (void)guest_.Open(bus_, 1);
+  EXPECT_EQ(opening["offers"]["listed"][0]["state"], "opening");
+  EXPECT_EQ(opening["offers"]["listed"][0]["rescinding"], false);
+  const Json& offer = then_closing["offers"]["listed"][0];
+  EXPECT_EQ(offer["state"], "opening, then closing");
+  EXPECT_EQ(offer["rescinding"], true);
+}
+
+// The guest has its number still, but there is no channel behind it.
+TEST_F(BusReportTest, ARescindedOfferHasNoEndpoint) {
+  guest_.Connect(bus_);
+  ASSERT_TRUE(bus_.Rescind(*bus_.FindOffer(device_)).ok());
+  Json offer = Parsed(bus_)["offers"]["listed"][0];
+  EXPECT_EQ(offer["state"], "rescinded");
+  EXPECT_EQ(offer["endpoint"]["link"], "disabled");
+  guest_.Pump(bus_);
+  offer = Parsed(bus_)["offers"]["listed"][0];
+  EXPECT_EQ(offer["state"], "rescinded");
+  EXPECT_FALSE(offer.contains("endpoint"));
+}
+
+TEST_F(BusReportTest, ABufferIsInProgressUntilItsLastPart) {
+  guest_.Connect(bus_);
+  const std::vector<uint64_t> pages(100, 200);
+  ASSERT_TRUE(
+      guest_.connection.CreateGpadl(ChannelId{1}, pages, 409600, 0).ok());
+  // The first of several messages.
+  ASSERT_TRUE(bus_.HandleMessage(guest_.connection.outgoing_front(),
+                                 guest_.connection.message_connection())
+                  .ok());
+  guest_.connection.PopOutgoing();
+  EXPECT_EQ(Parsed(bus_)["gpadls"]["listed"][0]["state"], "in progress");
+  guest_.Pump(bus_);
+  EXPECT_EQ(Parsed(bus_)["gpadls"]["listed"][0]["state"], "created");
+}
+
+TEST_F(BusReportTest, EachKindOfPacketHasItsName) {
+  guest_.Connect(bus_);
+  TestGuest::Channel& channel = guest_.Open(bus_, 1);
+  OutgoingPacket packet = Packet("12345678", 1);
+  const std::string pages = testing::PageList({200, 201});
+  packet.type = ringbuffer::PacketType::kDataUsingGpaDirect;
+  packet.extension = AsBytes(pages);
+  ASSERT_EQ(channel.end.endpoint->Send(packet), SendStatus::kOk);
+  channel.end.endpoint->Flush();
+  guest_.Pump(bus_);
+  Json endpoint = Parsed(bus_)["offers"]["listed"][0]["endpoint"];
+  EXPECT_EQ(endpoint["incoming"]["listed"][0]["type"], "GPA direct");
+  EXPECT_EQ(endpoint["incoming"]["listed"][0]["external_bytes"], 8192);
+  // What waits behind a full ring: a packet of ours, then the answer.
+  const std::string large(1992, 'x');
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(device_.channel->Send(Packet(large)), SendStatus::kOk);
+  }
+  device_.AnswerAll();
+  endpoint = Parsed(bus_)["offers"]["listed"][0]["endpoint"];
+  ASSERT_EQ(endpoint["queued"]["count"], 2);
+  EXPECT_EQ(endpoint["queued"]["listed"][0]["type"], "in band");
+  EXPECT_EQ(endpoint["queued"]["listed"][0]["payload_bytes"], 1992);
+  EXPECT_EQ(endpoint["queued"]["listed"][1]["type"], "completion");
+  EXPECT_EQ(Parsed(bus_)["in_flight"]["queued"], 2);
+}
+
+class AcceptingObserver final : public BusObserver {
+ public:
+  bool OnTlConnectRequested(const TlConnectRequest&) override { return true; }
+};
+
+TEST(BusReportSocketTest, ASocketThatNobodyAnsweredIsListed) {
+  TestGuest guest;
+  AcceptingObserver observer;
+  Bus bus(BusOptions(), guest.memory.get(), &guest.doorbell, &observer);
+  guest.Connect(bus);
+  const Guid endpoint = TestParams(5).interface_instance;
+  const Guid service = TestParams(6).interface_instance;
+  ASSERT_TRUE(guest.connection.TlConnect(endpoint, service).ok());
+  guest.Pump(bus);
+  const Json connects = Parsed(bus)["tl_connects"];
+  ASSERT_EQ(connects["count"], 1);
+  EXPECT_EQ(connects["listed"][0]["endpoint"], endpoint.ToString());
+  EXPECT_EQ(connects["listed"][0]["service"], service.ToString());
+}
+
 // The same traffic, and a bus that is looked at after every step or never.
 std::string SavedAfterTraffic(bool is_inspected) {
   TestGuest guest;

@@ -399,5 +399,88 @@ TEST(OpenBlockBackendTest, RefusesWhatIsNotADisk) {
             absl::StatusCode::kInvalidArgument);
 }
 
+class EngineTest : public FileBackendTest {};
+
+INSTANTIATE_TEST_SUITE_P(Engines, EngineTest,
+                         testing::Values(Config{BlockEngine::kUring, false},
+                                         Config{BlockEngine::kThreads, false}),
+                         ConfigName);
+
+TEST_P(EngineTest, RefusesWhatItCannotHave) {
+  backend_.reset();
+  BlockBackendOptions options = Options();
+  options.queue_depth = 0;
+  const absl::Status none = OpenBlockBackend(path_, options).status();
+  options.queue_depth = 4097;
+  options.thread_count = 65;
+  const absl::Status many = OpenBlockBackend(path_, options).status();
+  if (GetParam().engine == BlockEngine::kUring) {
+    EXPECT_EQ(none, absl::InvalidArgumentError(
+                        "io_uring: queue depth 0, must be 1 to 4096"));
+    EXPECT_EQ(many, absl::InvalidArgumentError(
+                        "io_uring: queue depth 4097, must be 1 to 4096"));
+    return;
+  }
+  EXPECT_EQ(none, absl::InvalidArgumentError(
+                      "thread backend: queue depth 0 and 4 threads; both must "
+                      "be positive, threads <= 64"));
+  EXPECT_EQ(many, absl::InvalidArgumentError(
+                      "thread backend: queue depth 4097 and 65 threads; both "
+                      "must be positive, threads <= 64"));
+  options.thread_count = 0;
+  EXPECT_FALSE(OpenBlockBackend(path_, options).ok());
+}
+
+int OpenDescriptors() {
+  int count = 0;
+  for (int fd = 0; fd < 256; ++fd) count += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+  return count;
+}
+
+// Whichever descriptor is the one too many, it says so and keeps none.
+TEST_P(EngineTest, WithoutDescriptorsItKeepsNone) {
+  backend_.reset();
+  rlimit usual = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  const int before = OpenDescriptors();
+  const int next = dup(0);
+  close(next);
+  int refused = 0;
+  for (int more = 0; more < 8; ++more) {
+    rlimit few = usual;
+    few.rlim_cur = static_cast<rlim_t>(next + more);
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    auto backend = OpenBlockBackend(path_, Options());
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    if (backend.ok()) break;
+    ++refused;
+    EXPECT_NE(backend.status().message().find("Too many open files"),
+              std::string::npos)
+        << backend.status();
+    EXPECT_EQ(backend.status().code(),
+              more == 0 ? absl::StatusCode::kResourceExhausted
+                        : absl::StatusCode::kUnavailable)
+        << backend.status();
+    EXPECT_EQ(OpenDescriptors(), before) << backend.status();
+    // Nor the lock.
+    Open();
+    backend_.reset();
+  }
+  EXPECT_EQ(refused, GetParam().engine == BlockEngine::kUring ? 3 : 2);
+}
+
+TEST_P(EngineTest, ThreadsTakeTheirPlaceAndSayWhy) {
+  BlockBackendOptions options = Options();
+  options.engine = BlockEngine::kAuto;
+  options.queue_depth = 5000;  // more than io_uring takes
+  Open(options);
+  EXPECT_EQ(backend_->info().description,
+            "4 threads, buffered (as asked); io_uring given up: io_uring: "
+            "queue depth 5000, must be 1 to 4096");
+  const AlignedMemory memory(4096);
+  const iovec buffer[] = {{memory.get(), 4096}};
+  EXPECT_EQ(Run({.op = BlockOp::kWrite, .buffers = buffer}), 4096);
+}
+
 }  // namespace
 }  // namespace ferrybus::vsp

@@ -15,6 +15,11 @@
 
 #include <cstring>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ferrybus/vsp/virtual_function/hot_update_messages_persist.h"
 
 namespace ferrybus::vsp {
 namespace {
@@ -280,6 +285,130 @@ TEST_F(HandoverTest, OtherBytesAreRefused) {
               static_cast<ssize_t>(bytes.size()));
     EXPECT_EQ(WaitForChild(), kAborted);
     socket_ = UniqueFd();
+  }
+}
+
+// -- An old process that says anything ---------------------------------------
+
+// Each on its own, of a hot update that has begun.
+class HandoverRequestTest : public HandoverTest {
+ protected:
+  void Say(const HotUpdateRequest& request, int descriptor = -1) {
+    const std::string body = SerializeRequest(request);
+    const auto size = static_cast<uint32_t>(body.size());
+    std::string bytes(reinterpret_cast<const char*>(&size), sizeof(size));
+    bytes += body;
+    iovec data = {bytes.data(), bytes.size()};
+    msghdr message = {};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    if (descriptor >= 0) {
+      message.msg_control = control;
+      message.msg_controllen = sizeof(control);
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
+    }
+    ASSERT_EQ(sendmsg(socket_.get(), &message, MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+  }
+  absl::Status Answer() {
+    uint32_t size = 0;
+    EXPECT_EQ(recv(socket_.get(), &size, sizeof(size), MSG_WAITALL), 4);
+    std::vector<std::byte> body(size);
+    // Success is no bytes at all, and nothing would come.
+    if (size != 0) {
+      EXPECT_EQ(recv(socket_.get(), body.data(), size, MSG_WAITALL), size);
+    }
+    absl::Status answer = absl::DataLossError("no answer");
+    EXPECT_TRUE(ParseAnswer(body, &answer).ok());
+    return answer;
+  }
+  void Begin() {
+    Fork({});
+    Say({.step = HotUpdateStep::kBegin, .memory_bytes = kBytes}, file_.get());
+    ASSERT_TRUE(Answer().ok());
+  }
+};
+
+TEST_F(HandoverRequestTest, StepsOutOfTheirOrderAreRefused) {
+  const auto wrong = [](int step) {
+    return absl::FailedPreconditionError("step " + std::to_string(step) +
+                                         " at the wrong time");
+  };
+  for (const HotUpdateStep step :
+       {HotUpdateStep::kRestore, HotUpdateStep::kStart,
+        HotUpdateStep::kComplete}) {
+    Fork({});
+    Say({.step = step});
+    EXPECT_EQ(Answer(), wrong(static_cast<int>(step))) << "before the first";
+    EXPECT_EQ(WaitForChild(), kAborted);
+  }
+  Fork({});
+  Say({.step = HotUpdateStep::kBegin, .memory_bytes = kBytes});
+  EXPECT_EQ(Answer(), wrong(1)) << "without a memory";
+  EXPECT_EQ(WaitForChild(), kAborted);
+  Begin();
+  Say({.step = HotUpdateStep::kBegin, .memory_bytes = kBytes}, file_.get());
+  EXPECT_EQ(Answer(), wrong(1)) << "twice";
+  EXPECT_EQ(WaitForChild(), kAborted);
+  Begin();
+  Say({.step = HotUpdateStep::kComplete});
+  EXPECT_EQ(Answer(), wrong(4)) << "before it started";
+  EXPECT_EQ(WaitForChild(), kAborted);
+  Begin();
+  Say({.step = HotUpdateStep::kStart}, file_.get());
+  EXPECT_EQ(Answer(), wrong(3)) << "with another memory";
+  EXPECT_EQ(WaitForChild(), kAborted);
+}
+
+TEST_F(HandoverRequestTest, PagesOutsideOfTheMemoryAreRefused) {
+  const std::pair<uint64_t, uint64_t> segments[] = {
+      {kBytes, 1},
+      {0, kBytes + 1},
+      {kBytes + 1, 0},
+      {~uint64_t{0}, 2},
+      {4096, ~uint64_t{0} - 4000}};
+  for (const auto& segment : segments) {
+    Begin();
+    Say({.step = HotUpdateStep::kRestore, .segments = {{0, 4096}, segment}});
+    EXPECT_EQ(Answer(),
+              absl::InvalidArgumentError(
+                  std::to_string(segment.second) + " bytes at " +
+                  std::to_string(segment.first) + " of a memory of 65536"));
+    EXPECT_EQ(WaitForChild(), kAborted);
+  }
+}
+
+TEST_F(HandoverRequestTest, ADriverThatIsNotMadeIsToldWhy) {
+  Fork({});
+  Say({.step = HotUpdateStep::kBegin, .memory_bytes = kBytes - 1}, file_.get());
+  EXPECT_EQ(Answer(), absl::InvalidArgumentError("size"));
+  EXPECT_EQ(WaitForChild(), kAborted);
+}
+
+// The other way round: a new process that answers with anything is ended.
+TEST_F(HandoverRequestTest, AnAnswerThatIsNoneEndsTheNewProcess) {
+  const std::string answers[] = {
+      std::string("\xff\xff\xff\xff", 4),    // of 4 GiB
+      std::string("\x02\0\0\0\x08\x63", 6),  // no such code
+      std::string("\x02\0\0\0zz", 6)};
+  for (const std::string& bytes : answers) {
+    Pair update = Sockets(SOCK_STREAM);
+    child_ = fork();
+    if (child_ == 0) {
+      while (true) pause();
+    }
+    process_ = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, child_, 0)));
+    socket_ = std::move(update.ours);
+    ASSERT_EQ(send(update.theirs.get(), bytes.data(), bytes.size(), 0),
+              static_cast<ssize_t>(bytes.size()));
+    EXPECT_FALSE(Update().ok());
+    EXPECT_TRUE(old().is_running());
+    EXPECT_EQ(WaitForChild(), -SIGKILL);
   }
 }
 
