@@ -27,7 +27,7 @@ namespace ferrybus::hypervisor {
 struct DeviceProcessOptions {
   std::string image_path;
   std::string checkpoint_folder;
-  // To the disk, no more than the guest has processors; 0: as many.
+  // To the disk, no more than the guest has processors; 0: one for each four.
   uint32_t disk_channels = 0;
 };
 

@@ -31,7 +31,8 @@ json=""
 # what the guest's kernel shall complain about.
 patience="nosoftlockup rcupdate.rcu_cpu_stall_suppress=1"
 append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load $patience"
-arguments=(--timeout=600)
+# More channels than are fast, so that there are sub-channels.
+arguments=(--timeout=600 --disk-channels=2)
 hostile=""
 while [[ $# -gt 0 ]]; do
   case "$1" in

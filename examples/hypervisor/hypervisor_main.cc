@@ -76,7 +76,8 @@ void AddOptions(CLI::App& app, SessionOptions& session, uint64_t& ram_mib) {
       ->capture_default_str();
   app.add_option("--cpus", machine.vp_count)->capture_default_str();
   app.add_option("--disk-channels", session.disk_channels,
-                 "channels to the disk, no more than processors; 0: as many")
+                 "channels to the disk, no more than processors; 0: one for "
+                 "each four of them")
       ->capture_default_str();
   app.add_option("--hyperv", machine.hyperv,
                  "who plays Hyper-V: kvm, userspace, or auto")
