@@ -227,8 +227,8 @@ class BasicRingProducer {
     return wanted < FreeBytes(write_, read_, ring_.data_bytes);
   }
 
-  // What Write() would say to a packet of `ring_bytes` (PacketRingBytes) now;
-  // kCorrupt only if it had to look.
+  // What Write() would say to a packet of `ring_bytes` (PacketRingBytes, so not
+  // 0) now; kCorrupt only if it had to look.
   WriteResult RoomFor(uint64_t ring_bytes) {
     return ring_bytes <= room_ ? WriteResult::kOk : LookForRoom(ring_bytes, 0);
   }

@@ -28,7 +28,8 @@ GuestPort::GuestPort(Port port, SignalPage signals)
       messages_(port_.messages.get(), MessageSocket::Role::kGuest) {}
 
 bool GuestPort::Pump(Bus& bus) {
-  for (int i = 0; i < kMessagesPerPump && !peer_gone_; ++i) {
+  int taken = 0;
+  for (; taken < kMessagesPerPump && !peer_gone_; ++taken) {
     const absl::StatusOr<SocketMessage> message = messages_.Receive();
     if (message.ok()) {
       // A refusal is counted by the connection.
@@ -40,7 +41,7 @@ bool GuestPort::Pump(Bus& bus) {
     }
   }
   receiver_.Take([&bus](uint32_t channel_id) { bus.Signal(channel_id); });
-  bool more = bus.Poll();
+  bool more = bus.Poll() || taken == kMessagesPerPump;
   while (bus.has_outgoing()) {
     if (!messages_.Send(bus.message_connection(), bus.outgoing_front())) {
       more = true;

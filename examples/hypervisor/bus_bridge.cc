@@ -23,7 +23,7 @@ constexpr uint32_t kMessageVp = 0;
 // modes.
 constexpr int kSlotRetryMs = 1;
 // Each takes KVM's time when it goes, so a guest has no more than this many;
-// its other channels' signals come by hypercalls.
+// signals of channels that it opens while it has them come by hypercalls.
 constexpr size_t kMaxDoorbells = 64;
 
 void TakeAll(MessageSocket& socket, std::vector<SocketMessage>* messages) {

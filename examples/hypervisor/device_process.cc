@@ -39,8 +39,8 @@ absl::Span<const std::byte> AsBytes(const std::string& text) {
 }
 
 // Linux sends a request rather by a channel of another processor than by its
-// own, so that its answer costs an interrupt between processors: few channels
-// are faster than many.
+// own, so that its answer costs an interrupt between processors: with two
+// emulated processors, one channel was faster than two.
 constexpr uint32_t kVpsPerDiskChannel = 4;
 
 uint32_t DiskChannels(const DeviceProcessOptions& options, uint32_t vp_count) {
@@ -102,8 +102,12 @@ absl::Status Server::Open(const Json& go, Port port) {
   if (!log.ok()) return log.status();
   page_log_ = *std::move(log);
   memory_ = std::make_unique<LoggedMemory>(port_->memory(), page_log_.get());
-  absl::StatusOr<std::unique_ptr<Devices>> devices = Devices::Open(
-      options_.image_path, go["start_ns"], DiskChannels(options_, go["cpus"]));
+  // No fewer than the guest already has, whatever the options say.
+  const uint32_t disk_channels =
+      std::max<uint32_t>(DiskChannels(options_, go["cpus"]),
+                         1 + go["sub_channels"].get<uint32_t>());
+  absl::StatusOr<std::unique_ptr<Devices>> devices =
+      Devices::Open(options_.image_path, go["start_ns"], disk_channels);
   if (!devices.ok()) return devices.status();
   devices_ = *std::move(devices);
   auto folder = savestate::CheckpointFolder::Open(options_.checkpoint_folder);

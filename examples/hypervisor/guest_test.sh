@@ -15,9 +15,9 @@
 # is neither a KVM of the processor's nor QEMU, the test says so and is
 # skipped: it ends with 0, and its JSON (if wanted) has "skipped".
 #
-# Two things are tried again, once, both of QEMU's emulation of the processor's
-# virtualisation: a triple fault (guest/nest_init), and an emulated machine that
-# stands still as a whole (guest/nest.sh).
+# Two things are tried again, once, and only in an emulated machine: a triple
+# fault (guest/nest_init), and that the machine around all stands still
+# (guest/nest.sh).  The output says so: "AGAIN".
 
 set -euo pipefail
 

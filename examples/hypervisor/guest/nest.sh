@@ -13,9 +13,8 @@
 # the program's.  The nest's own kernel is the kit's, or that of the kit that
 # FERRYBUS_NEST_KIT names.
 #
-# An emulated processor can miss an interrupt, and a nest that waits for it
-# stands still as a whole, which no program in it can do to it.  So a nest whose
-# heart does not beat is ended, with the status 75: it may be tried again.
+# At times a nest stands still as a whole, whoever runs in it.  So one whose heart
+# does not beat is ended, with the status 75: it may be tried again.
 
 set -euo pipefail
 
@@ -56,7 +55,7 @@ chmod -R u+rwX,+x "$work/root/nest"
 (cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) \
   >"$work/added"
 
-# Ends the nest if nothing comes from it for this long.
+# Ends the nest if nothing comes from it for this long, its boot included.
 readonly patience_seconds=240
 watch_heart() {
   local last=-1 now quiet=0
@@ -68,6 +67,8 @@ watch_heart() {
     if ((quiet >= patience_seconds)); then
       touch "$work/stood_still"
       kill "$(<"$work/pid")"
+      sleep 10
+      kill -KILL "$(<"$work/pid")"
       return
     fi
   done
@@ -85,6 +86,8 @@ cat "$nest/nest-initramfs.base" "$work/added" >"$work/initramfs"
 watch_heart </dev/null >/dev/null 2>&1 &
 heart=$!
 trap 'kill "$heart" 2>/dev/null || true; rm -rf "$work"' EXIT
+qemu_status=0
+: >"$work/out"
 qemu-system-x86_64 -pidfile "$work/pid" -accel tcg,thread=multi \
   -cpu qemu64,+svm,+npt -smp 2 -m 2048 \
   -nodefaults -no-user-config -display none -no-reboot \
@@ -92,15 +95,13 @@ qemu-system-x86_64 -pidfile "$work/pid" -accel tcg,thread=multi \
   -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check \
 tsc=reliable transparent_hugepage=never" \
   -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
-  -serial stdio -serial "file:$work/out"
+  -serial stdio -serial "file:$work/out" || qemu_status=$?
 tr -d '\r' <"$work/out" | sed '/^end /d; /^alive$/d' >"$out"
+status="$(tr -d '\r' <"$work/out" | sed -n 's/^end //p')"
+if [[ -n "$status" ]]; then exit "$status"; fi
 if [[ -f "$work/stood_still" ]]; then
   echo "nest.sh: the nest stood still" >&2
   exit 75
 fi
-status="$(tr -d '\r' <"$work/out" | sed -n 's/^end //p')"
-[[ -n "$status" ]] || {
-  echo "nest.sh: the nest ended before its work was done" >&2
-  exit 1
-}
-exit "$status"
+echo "nest.sh: the nest ended before its work was done ($qemu_status)" >&2
+exit 1
