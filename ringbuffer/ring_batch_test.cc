@@ -249,5 +249,23 @@ TEST_F(BatchTest, APacketThatNeverFitsEndsTheBatchBeforeIt) {
   EXPECT_EQ(Take(), 2);
 }
 
+// What the batch has written before counts: nothing unread is overwritten.
+TEST_F(BatchTest, AfterAPacketThatNeverFitsThereIsNoMoreRoomThanBefore) {
+  const Bytes huge(8192);
+  const BatchResult batch =
+      producer_.WriteBatch(41, {}, [&](uint32_t i) -> OutgoingPacket {
+        return {{}, {}, i == 40 ? huge : payload_};
+      });
+  EXPECT_EQ(batch.result, WriteResult::kTooLarge);
+  EXPECT_EQ(batch.packets, 40u);
+  int more = 0;
+  while (more < 100 && producer_.Write({}, {}, payload_) == WriteResult::kOk) {
+    ++more;
+  }
+  EXPECT_EQ(more, 6);
+  EXPECT_TRUE(producer_.Publish());
+  EXPECT_EQ(Take(), 46);
+}
+
 }  // namespace
 }  // namespace ferrybus::ringbuffer

@@ -146,6 +146,7 @@ class BasicRingProducer {
           PacketRingBytes(header_bytes, packet.payload.size());
       if (total > room || header_bytes % 8 != 0) [[unlikely]] {
         write_ = write;
+        room_ = room;  // stays, if it does not look
         batch.result = LookForRoom(total, packet.extension.size());
         room = room_;
         if (batch.result != WriteResult::kOk) break;
