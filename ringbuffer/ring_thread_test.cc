@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -68,9 +69,33 @@ void FillPayload(uint64_t number, uint64_t* words) {
   for (size_t i = 0; i < WordsOf(number); ++i) words[i] = Mix(number + i);
 }
 
+// No sleep is left to chance: after each so many packets a side waits until the
+// other one sleeps.  The consumer's turns lie between the producer's, further
+// apart than any ring here has room for, so that both never wait at once.
+constexpr uint64_t kTurnPackets = 2000;
+
+// Relaxed: nothing here orders what the rings have to.
 struct Side {
   uint64_t sleeps = 0;
+  std::atomic<bool> is_asleep = false;
+  std::atomic<bool> is_over = false;
   std::string failure;
+
+  // False: nobody rang.
+  bool SleepUntil(Doorbell* doorbell) {
+    ++sleeps;
+    is_asleep.store(true, std::memory_order_relaxed);
+    const bool rang = doorbell->Wait();
+    is_asleep.store(false, std::memory_order_relaxed);
+    return rang;
+  }
+
+  void WaitUntilAsleep() const {
+    while (!is_asleep.load(std::memory_order_relaxed) &&
+           !is_over.load(std::memory_order_relaxed)) {
+      std::this_thread::yield();
+    }
+  }
 };
 
 // A little work now and then, so that the sides overtake each other.
@@ -80,7 +105,7 @@ void Dawdle(std::mt19937_64* random) {
 }
 
 void Produce(RingView view, uint64_t packets, uint64_t seed, Doorbell* to_peer,
-             Doorbell* from_peer, Side* side) {
+             Doorbell* from_peer, Side* side, const Side& other) {
   std::mt19937_64 random(seed);
   RingProducer producer(view);
   uint64_t words[32];
@@ -94,8 +119,10 @@ void Produce(RingView view, uint64_t packets, uint64_t seed, Doorbell* to_peer,
                        {reinterpret_cast<const std::byte*>(words), bytes});
     if (result == WriteResult::kOk) {
       ++next;
-      if (--batch != 0 && next < packets) continue;
+      const bool is_turn = next % kTurnPackets == 0;
+      if (--batch != 0 && next < packets && !is_turn) continue;
       if (producer.Publish()) to_peer->Ring();
+      if (is_turn) other.WaitUntilAsleep();
       batch = 1 + random() % 16;
       Dawdle(&random);
       continue;
@@ -108,8 +135,7 @@ void Produce(RingView view, uint64_t packets, uint64_t seed, Doorbell* to_peer,
     // Sometimes ask for more than the packet needs, to sleep longer.
     const uint64_t wanted = PacketRingBytes(16, bytes) + random() % 3 * 1000;
     if (producer.ArmPendingSend(wanted)) continue;
-    ++side->sleeps;
-    if (!from_peer->Wait()) {
+    if (!side->SleepUntil(from_peer)) {
       side->failure = "producer: lost wake-up";
       return;
     }
@@ -133,7 +159,7 @@ bool TakeOne(const PacketView& packet, uint64_t expected, Side* side) {
 }
 
 void Consume(RingView view, uint64_t packets, uint64_t seed, Doorbell* to_peer,
-             Doorbell* from_peer, Side* side) {
+             Doorbell* from_peer, Side* side, const Side& other) {
   std::mt19937_64 random(seed);
   RingConsumer consumer(view, 4096);
   const bool masks = seed % 2 == 0;
@@ -147,17 +173,18 @@ void Consume(RingView view, uint64_t packets, uint64_t seed, Doorbell* to_peer,
       if (result != ReadResult::kOk) break;
       if (!TakeOne(packet, next, side)) return;
       ++next;
+      if (next % kTurnPackets == kTurnPackets / 2) break;
     }
     if (result == ReadResult::kCorrupt) {
       side->failure = RingFaultName(consumer.fault());
       return;
     }
     if (consumer.Release()) to_peer->Ring();
+    if (next % kTurnPackets == kTurnPackets / 2) other.WaitUntilAsleep();
     Dawdle(&random);
     if (result != ReadResult::kEmpty || next == packets) continue;
     if (consumer.UnmaskSignals()) continue;
-    ++side->sleeps;
-    if (!from_peer->Wait()) {
+    if (!side->SleepUntil(from_peer)) {
       side->failure = "consumer: lost wake-up";
       return;
     }
@@ -171,16 +198,19 @@ void Pass(uint64_t packets, uint32_t data_bytes, uint64_t seed) {
   Side producer;
   Side consumer;
   std::thread thread([&] {
-    Produce(ring.view(), packets, seed, &to_consumer, &to_producer, &producer);
+    Produce(ring.view(), packets, seed, &to_consumer, &to_producer, &producer,
+            consumer);
+    producer.is_over.store(true, std::memory_order_relaxed);
   });
-  Consume(ring.view(), packets, seed, &to_producer, &to_consumer, &consumer);
+  Consume(ring.view(), packets, seed, &to_producer, &to_consumer, &consumer,
+          producer);
+  consumer.is_over.store(true, std::memory_order_relaxed);
   thread.join();
   EXPECT_EQ(producer.failure, "");
   EXPECT_EQ(consumer.failure, "");
   EXPECT_EQ(ring.word(kReadIndexOffset), ring.word(kWriteIndexOffset));
-  // Both handshakes were used, not only spun past.
-  EXPECT_GT(producer.sleeps, packets / 10000);
-  EXPECT_GT(consumer.sleeps, packets / 10000);
+  EXPECT_GE(producer.sleeps + 1, packets / kTurnPackets);
+  EXPECT_GE(consumer.sleeps + 1, packets / kTurnPackets);
   std::printf("%u bytes, %s: sleeps %llu and %llu, signals %llu and %llu\n",
               data_bytes, seed % 2 == 0 ? "masking" : "not masking",
               static_cast<unsigned long long>(producer.sleeps),

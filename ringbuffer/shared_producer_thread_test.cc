@@ -122,8 +122,16 @@ struct Run {
   std::atomic<bool> failed{false};
   std::string failure;  // the first
   std::atomic<uint64_t> writer_sleeps{0};
-  uint64_t consumer_sleeps = 0;
+  std::atomic<uint64_t> consumer_sleeps{0};
 };
+
+// Each side begins with a sleep, which is not left to chance: the writers wait
+// for the reader's first one, and it then for theirs.
+void WaitForOne(const Run& run, const std::atomic<uint64_t>& sleeps) {
+  while (sleeps.load(std::memory_order_relaxed) == 0 && !run.failed) {
+    sched_yield();
+  }
+}
 
 // Fills a claim, sometimes so slowly that others overtake it.
 void FillSlowly(const ClaimedPacket& packet, uint64_t id,
@@ -153,6 +161,7 @@ bool SleepForRoom(Run* run, uint32_t seen, uint64_t id) {
 void WriteAll(Run* run, uint64_t writer) {
   std::mt19937_64 random(run->seed + writer);
   std::vector<ClaimedPacket> held;
+  WaitForOne(*run, run->consumer_sleeps);
   for (uint64_t next = 0; next < run->packets;) {
     const uint64_t id = IdOf(writer, next);
     const uint32_t seen = run->to_writers.now();
@@ -229,8 +238,9 @@ void ReadAll(Run* run) {
     if (consumer.Release()) run->to_writers.Ring();
     if (result != ReadResult::kEmpty || oracle.total == expected) continue;
     if (consumer.UnmaskSignals()) continue;
-    ++run->consumer_sleeps;
+    run->consumer_sleeps.fetch_add(1, std::memory_order_relaxed);
     if (!run->to_consumer.Wait(seen)) return run->Fail("reader: lost wake-up");
+    WaitForOne(*run, run->writer_sleeps);
   }
 }
 
