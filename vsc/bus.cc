@@ -24,9 +24,7 @@ Bus::~Bus() = default;
 void Bus::AddDriver(const Guid& interface_type, Driver* driver,
                     const DriverSettings& settings) {
   drivers_.push_back({interface_type, driver, settings});
-  for (const auto& [id, offer] : offers_) {
-    if (Find(id) == nullptr) Bind(offer);
-  }
+  OpenOffered(driver);
 }
 
 void Bus::RemoveDriver(Driver* driver) {
@@ -137,24 +135,36 @@ void Bus::OnOffer(const ClientOffer& offer) {
 // Opens an offer for the first driver that wants it.
 void Bus::Bind(const ClientOffer& offer) {
   for (Registration& each : drivers_) {
-    if (each.is_bound || each.interface_type != offer.interface_type ||
-        each.settings.instance.value_or(offer.interface_instance) !=
-            offer.interface_instance) {
-      continue;
-    }
-    // Only what the host calls an answer is one.
-    if (each.is_connecting && (offer.flags & kOfferTlnpiProvider) == 0) {
-      continue;
-    }
-    std::unique_ptr<RingChannel> channel = MakeChannel(each, offer);
-    const absl::Status status = StartOpen(*channel);
-    Note(status);
-    if (!status.ok()) return each.driver->OnOpenFailed(status);
-    each.is_bound = true;
-    each.channel = offer.channel_id;
-    channels_[offer.channel_id] = std::move(channel);
-    return;
+    if (each.Wants(offer)) return OpenFor(each, offer);
   }
+}
+
+// What no other driver has.
+void Bus::OpenOffered(const Driver* driver) {
+  for (Registration& each : drivers_) {
+    if (each.driver != driver) continue;
+    for (const auto& [id, offer] : offers_) {
+      if (Find(id) == nullptr && each.Wants(offer)) return OpenFor(each, offer);
+    }
+  }
+}
+
+bool Bus::Registration::Wants(const ClientOffer& offer) const {
+  // Only what the host calls an answer to a connection is one.
+  return !is_bound && interface_type == offer.interface_type &&
+         settings.instance.value_or(offer.interface_instance) ==
+             offer.interface_instance &&
+         (!is_connecting || (offer.flags & kOfferTlnpiProvider) != 0);
+}
+
+void Bus::OpenFor(Registration& registration, const ClientOffer& offer) {
+  std::unique_ptr<RingChannel> channel = MakeChannel(registration, offer);
+  const absl::Status status = StartOpen(*channel);
+  Note(status);
+  if (!status.ok()) return registration.driver->OnOpenFailed(status);
+  registration.is_bound = true;
+  registration.channel = offer.channel_id;
+  channels_[offer.channel_id] = std::move(channel);
 }
 
 std::unique_ptr<RingChannel> Bus::MakeChannel(const Registration& registration,
@@ -382,6 +392,8 @@ void Bus::Forget(ChannelId id) {
   for (Registration& each : drivers_) {
     if (each.is_bound && each.channel == id) each.is_bound = false;
   }
+  // The host may have offered another one while this one was closing.
+  if (channel.is_rescinded_) OpenOffered(channel.driver_);
 }
 
 // Nobody is inside a channel now, but who waits for an answer.

@@ -53,7 +53,8 @@ class Bus final : private ClientEvents {
   ~Bus() override;
 
   // The first offer of `interface_type` that no other driver has, present or
-  // to come, is opened for `driver`; the next one if that is rescinded.
+  // to come, is opened for `driver`; the next one if that is rescinded, at once
+  // if it is there already.
   void AddDriver(const Guid& interface_type, Driver* driver,
                  const DriverSettings& settings = DriverSettings());
   // Closes its channel, if there is one, and offers it nothing more.  The
@@ -120,6 +121,7 @@ class Bus final : private ClientEvents {
       return is_connecting && settings.instance == endpoint &&
              interface_type == service;
     }
+    bool Wants(const ClientOffer& offer) const;
   };
 
   // ClientEvents.
@@ -139,6 +141,8 @@ class Bus final : private ClientEvents {
 
   RingChannel* Find(ChannelId channel) const;
   void Bind(const ClientOffer& offer);
+  void OpenOffered(const Driver* driver);
+  void OpenFor(Registration& registration, const ClientOffer& offer);
   std::unique_ptr<RingChannel> MakeChannel(const Registration& registration,
                                            const ClientOffer& offer);
   void RingSizes(const RingChannel& channel, uint32_t* outgoing_pages,

@@ -90,6 +90,45 @@ TEST_F(BusTest, ARescindClosesAndGivesEverythingBack) {
   EXPECT_EQ(driver_.opens, 2);
 }
 
+// At every message of the closing, or before it.
+TEST_F(BusTest, WhatIsOfferedWhileARescindedChannelClosesIsOpenedAfterIt) {
+  for (int step = 0; step < 8; ++step) {
+    SCOPED_TRACE(step);
+    TestDriver driver;
+    bus_ = std::make_unique<Bus>(options_, memory_.get(), &pages_, &doorbell_);
+    bus_->AddDriver(Type(7), &driver);
+    const OfferId offer = Offer();
+    Connect();
+    ASSERT_EQ(driver.opens, 1);
+    if (step == 0) Offer();
+    ASSERT_TRUE(host_.connection.RescindOffer(offer).ok());
+    for (int i = 1; i < step; ++i) {
+      if (!HostSays()) (void)GuestSays();
+    }
+    if (step > 0) Offer();
+    Pump();
+    EXPECT_EQ(driver.closes, 1);
+    EXPECT_EQ(driver.opens, 2);
+    ASSERT_TRUE(bus_->Unload().ok());
+    Pump();
+    EXPECT_EQ(driver.closes, 2);
+    EXPECT_TRUE(AllPagesAreFree());
+    RescindAll();
+  }
+}
+
+TEST_F(BusTest, WhatItsDriverClosedStaysClosedWhenAnotherDriverComes) {
+  Offer();
+  Connect();
+  ASSERT_TRUE(bus_->Close(&driver_).ok());
+  Pump();
+  TestDriver other;
+  bus_->AddDriver(Type(8), &other);
+  Pump();
+  EXPECT_EQ(driver_.opens, 1);
+  EXPECT_EQ(driver_.closes, 1);
+}
+
 // At every message of an opening.
 TEST_F(BusTest, ARescindWhileOpeningGivesEverythingBack) {
   for (int step = 0; step < 12; ++step) {
@@ -114,10 +153,7 @@ TEST_F(BusTest, ARescindWhileOpeningGivesEverythingBack) {
     ASSERT_TRUE(bus_->Unload().ok());
     Pump();
     EXPECT_TRUE(AllPagesAreFree());
-    for (uint32_t id = 1; id < 40; ++id) {
-      const auto left = host_.connection.FindOfferByChannelId(ChannelId{id});
-      if (left.has_value()) (void)host_.connection.RescindOffer(*left);
-    }
+    RescindAll();
   }
 }
 

@@ -182,6 +182,12 @@ class BusTest : public ::testing::Test {
     request.payload = testing::ToBytes(payload);
     return driver_.channel->Send(request);
   }
+  void RescindAll() {
+    for (uint32_t id = 1; id < 40; ++id) {
+      const auto left = host_.connection.FindOfferByChannelId(ChannelId{id});
+      if (left.has_value()) (void)host_.connection.RescindOffer(*left);
+    }
+  }
   bool AllPagesAreFree() {
     const absl::StatusOr<PageRun> all = pages_.Allocate(kRamPages - 1);
     if (all.ok()) pages_.Free(*all);
