@@ -76,7 +76,8 @@ def collect_runs(events):
     runs = {}
     for event in events:
         identity = event.get("id", {}).get("testResult")
-        if identity is None:
+        # Without a result: Bazel was interrupted.
+        if identity is None or "testResult" not in event:
             continue
         result = event["testResult"]
         outputs = result.get("testActionOutput", [])
