@@ -14,7 +14,7 @@ constexpr uint64_t kLocalApicAddress = 0xfee00000;
 constexpr uint64_t kIoApicAddress = 0xfec00000;
 constexpr uint16_t kSciInterrupt = 9;
 // IAPC_BOOT_ARCH: legacy devices (the serial port), no VGA, no MSI, no clock
-// chip: the time comes over the bus.
+// chip for a driver: after the boot the time comes over the bus.
 constexpr uint16_t kBootArchitecture = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5;
 // WBINVD; C1 on all processors.
 constexpr uint32_t kFadtFlags = 1 << 0 | 1 << 2;

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "ferrybus/savestate/migration/host/outgoing_migration.h"
+#include "ferrybus/savestate/migration/grpc/grpc_connection.h"
 #include "ferrybus/savestate/migration/host/random_id.h"
 #include "ferrybus/savestate/migration/pending_pages.h"
 #include "ferrybus/savestate/migration/snapshot_folder.h"
@@ -22,19 +23,23 @@ constexpr char kMachine[] = "guest";
 // A processor that emulates another is slow.
 constexpr absl::Duration kDowntime = absl::Seconds(1);
 
-// Where the process answers that has these checkpoints.
-std::string AddressOf(const std::string& checkpoint_folder) {
+}  // namespace
+
+std::string Guest::AddressOf(const std::string& checkpoint_folder) {
   return absl::StrCat(migration::kUnixPrefix, checkpoint_folder, ".socket");
 }
 
-}  // namespace
-
-Guest::Guest(const MachineOptions& machine, const DeviceProcessOptions& devices)
-    : machine_options_(machine), device_options_(devices), devices_(devices) {}
+Guest::Guest(const MachineOptions& machine, const DeviceProcessOptions& devices,
+             const NetworkOptions& network)
+    : machine_options_(machine),
+      device_options_(devices),
+      network_(network),
+      devices_(devices) {}
 
 absl::StatusOr<std::unique_ptr<Guest>> Guest::Create(
-    const MachineOptions& machine, const DeviceProcessOptions& devices) {
-  auto guest = absl::WrapUnique(new Guest(machine, devices));
+    const MachineOptions& machine, const DeviceProcessOptions& devices,
+    const NetworkOptions& network) {
+  auto guest = absl::WrapUnique(new Guest(machine, devices, network));
   auto ledger =
       migration::FileLedger::Open(devices.checkpoint_folder + ".owner");
   if (!ledger.ok()) return ledger.status();
@@ -93,7 +98,10 @@ absl::Status Guest::Listen() {
       migration::UnixServerOptions{
           .address = AddressOf(device_options_.checkpoint_folder)},
       registry, &book_);
-  return server_->Start();
+  const absl::Status status = server_->Start();
+  if (!status.ok() || network_.listen.empty()) return status;
+  network_server_.emplace(network_, registry, &book_);
+  return network_server_->Start();
 }
 
 absl::Status Guest::Receive(absl::FunctionRef<void()> on_ready) {
@@ -112,7 +120,27 @@ absl::Status Guest::SaveTo(const std::string& folder) {
   return migration::SaveSnapshot(folder, migratables());
 }
 
-migration::MigrationProgress Guest::SendTo(const std::string& checkpoint_folder,
+absl::StatusOr<std::unique_ptr<migration::TargetConnection>> Guest::Connect(
+    const std::string& target, migration::OutgoingOptions& options) const {
+  if (absl::StartsWith(target, migration::kUnixPrefix)) {
+    // Memory stays on this host.
+    options.streams = 1;
+    options.source.compress = false;
+    return migration::MakeUnixConnection(
+        target, AddressOf(device_options_.checkpoint_folder),
+        options.source.limits);
+  }
+  if (network_.listen.empty()) {
+    return absl::FailedPreconditionError(
+        "this process does not listen where other hosts could ask what was "
+        "decided");
+  }
+  return migration::MakeGrpcConnection({target, network_.channel_credentials},
+                                       network_.own_address(),
+                                       options.source.limits);
+}
+
+migration::MigrationProgress Guest::SendTo(const std::string& target,
                                            std::function<void()> take_back) {
   migration::MigrationProgress failed;
   failed.status = Listen();
@@ -126,23 +154,18 @@ migration::MigrationProgress Guest::SendTo(const std::string& checkpoint_folder,
     pages.push_back(*std::move(created));
     borrowed.push_back(pages.back().get());
   }
-  const std::string target = AddressOf(checkpoint_folder);
   migration::OutgoingOptions options;
   options.source.machine = kMachine;
   options.source.migration_id = migration::NewRandomId();
   options.source.peer = target;
-  // Memory stays on this host.
-  options.streams = 1;
-  options.source.compress = false;
   options.source.downtime_limit = kDowntime;
   // One that writes faster than can be copied waits longer.
   options.source.on_timeout = migration::OnTimeout::kForce;
-  migration::OutgoingMigration outgoing(
-      options,
-      migration::MakeUnixConnection(
-          target, AddressOf(device_options_.checkpoint_folder),
-          options.source.limits),
-      borrowed, ledger_.get(), &book_);
+  auto connection = Connect(target, options);
+  failed.status.Update(connection.status());
+  if (!failed.status.ok()) return failed;
+  migration::OutgoingMigration outgoing(options, *std::move(connection),
+                                        borrowed, ledger_.get(), &book_);
   channels_device_->SetTakeBack(std::move(take_back));
   const migration::MigrationProgress result = outgoing.Run();
   channels_device_->SetTakeBack(nullptr);

@@ -5,11 +5,12 @@
 # while the guest writes and verifies, and has the guest power itself off.
 #
 #     guest_test.sh HYPERVISOR GUEST_LOAD RUN MAKE_DISK
-#       [HYPERVISOR'S ARGUMENT... | --json FILE | --hostile]
+#       [HYPERVISOR'S ARGUMENT... | --json FILE | --hostile | --two-hosts]
 #
 # With --hostile a module in the guest's kernel breaks the rules of VMBus
 # meanwhile (guest/hostile), on which nothing of the above may depend;
-# guest/make_hostile.sh puts it into the kit.
+# guest/make_hostile.sh puts it into the kit.  With --two-hosts it moves to a
+# second host, where as many replacements follow.
 #
 # FERRYBUS_GUEST_KIT is a folder from make_kit.sh.  Without it, or where there
 # is neither a KVM of the processor's nor QEMU, the test says so and is
@@ -34,6 +35,8 @@ append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.load $patience"
 # More channels than are fast, so that there are sub-channels.
 arguments=(--timeout=600 --disk-channels=2)
 hostile=""
+two_hosts=()
+boots=1
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --json)
@@ -43,6 +46,10 @@ while [[ $# -gt 0 ]]; do
     --hostile)
       hostile=1
       append+=" ferrybus.hostile"
+      ;;
+    --two-hosts)
+      two_hosts=(--two-hosts)
+      boots=0 # in the report, which is the second host's
       ;;
     *) arguments+=("$1") ;;
   esac
@@ -78,7 +85,7 @@ run_guest() {
   status=0
   rm -f "$work/report"
   "$make_disk" "$kit" "$work/disk.img" "$guest_load" >/dev/null
-  "$run" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
+  "$run" "${two_hosts[@]}" "$kit" "$work/disk.img" "$work/report" "$hypervisor" \
     --append="$append" "${arguments[@]}" </dev/null >"$work/log" 2>&1 || status=$?
   tr -d '\r' <"$work/log"
 }
@@ -98,7 +105,7 @@ if [[ "$status" != 0 ]]; then
   echo "FAILED: the hypervisor ended with $status"
   exit 1
 fi
-for expected in '"boots": 1,' '"io_errors": 0,' '"lost": 0,' \
+for expected in "\"boots\": $boots," '"io_errors": 0,' '"lost": 0,' \
   '"complaints": [],' '"end": "power off",'; do
   if ! grep -qF "$expected" "$work/report"; then
     echo "FAILED: missing in the report: $expected"
@@ -108,6 +115,10 @@ done
 if [[ "${arguments[*]}" != *--cpus* ]] &&
   ! grep -q "channels of the disk: 2" "$work/log"; then
   echo "FAILED: the guest's two processors have not two channels to the disk"
+  exit 1
+fi
+if [[ "${#two_hosts[@]}" != 0 ]] && ! grep -qF '"end": "moved",' "$work/log"; then
+  echo "FAILED: the guest did not move"
   exit 1
 fi
 if [[ -n "$hostile" ]] &&

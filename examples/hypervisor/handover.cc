@@ -63,8 +63,8 @@ absl::StatusOr<Handover> Migrate(Guest& guest, const SessionOptions& options) {
   const absl::Status ready =
       successor->control().Receive(kReadyPatience).status();
   if (!ready.ok()) return ready;
-  const migration::MigrationProgress moved =
-      guest.SendTo(NextStateFolder(options), [&] { successor->Kill(); });
+  const migration::MigrationProgress moved = guest.SendTo(
+      Guest::AddressOf(NextStateFolder(options)), [&] { successor->Kill(); });
   if (moved.phase != migration::SourcePhase::kDone) return moved.status;
   return Handover{std::move(successor),
                   absl::ToInt64Milliseconds(moved.pause.total())};

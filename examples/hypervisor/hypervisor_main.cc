@@ -18,12 +18,14 @@
 
 #include "ferrybus/examples/hypervisor/device_process.h"
 #include "ferrybus/examples/hypervisor/session.h"
+#include "ferrybus/tools/migrate/tls_arguments.h"
 
 namespace {
 
 using ferrybus::hypervisor::DeviceProcessOptions;
 using ferrybus::hypervisor::HypervChoice;
 using ferrybus::hypervisor::SessionOptions;
+using ferrybus::migrate_tool::TlsArguments;
 
 // A terminal's keys go to the guest as they are typed.
 class RawTerminal {
@@ -105,6 +107,21 @@ void AddOptions(CLI::App& app, SessionOptions& session, uint64_t& ram_mib) {
                  "save the guest in this folder instead of powering it off");
   app.add_option("--restore-from", session.restore_from,
                  "continue a guest that was saved; its disk is as it was then");
+  auto* listen =
+      app.add_option("--listen", session.network.listen,
+                     "HOST:PORT, for guests that move to or from other hosts");
+  app.add_option("--advertise", session.network.advertise,
+                 "HOST:PORT by which the others reach it, if not by --listen")
+      ->needs(listen);
+  app.add_flag("--receive", session.receive,
+               "wait for a guest that another host sends, instead of booting")
+      ->needs(listen);
+  app.add_option("--move-to", session.move_to,
+                 "send the guest to HOST:PORT, which waits with --receive, "
+                 "instead of powering it off")
+      ->needs(listen)
+      ->excludes("--moves")
+      ->excludes("--snapshots");
   app.add_option("--timeout", session.timeout_seconds,
                  "give the guest up after so many seconds");
   app.add_option("--json", session.json_path, "write the report here");
@@ -115,12 +132,18 @@ int Fail(const std::string& text) {
   return 1;
 }
 
-int Run(SessionOptions& session) {
+int Run(SessionOptions& session, const TlsArguments& tls) {
   if (session.machine.linux.kernel_path.empty() &&
-      session.restore_from.empty() && !session.incoming) {
+      session.restore_from.empty() && !session.incoming && !session.receive) {
     return Fail("--kernel is missing");
   }
   if (session.disk_path.empty()) return Fail("--disk is missing");
+  if (!session.network.listen.empty()) {
+    const auto credentials = ferrybus::migrate_tool::LoadCredentials(tls);
+    if (!credentials.ok()) return Fail(credentials.status().ToString());
+    session.network.channel_credentials = credentials->channel;
+    session.network.server_credentials = credentials->server;
+  }
   std::optional<TemporaryFolder> folder;
   if (session.state_folder.empty()) {
     folder.emplace();
@@ -147,6 +170,8 @@ int main(int argc, char** argv) {
       "be replaced while the guest runs.  Ctrl-A x ends it.");
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   AddOptions(app, session, ram_mib);
+  TlsArguments tls;
+  tls.AddTo(&app);
   // How it starts its own processes.
   app.add_option("--role", role)->group("");
   app.add_flag("--incoming", session.incoming)->group("");
@@ -161,5 +186,5 @@ int main(int argc, char** argv) {
     return ferrybus::hypervisor::RunDeviceProcess(devices);
   }
   session.machine.ram_bytes = ram_mib << 20;
-  return Run(session);
+  return Run(session, tls);
 }

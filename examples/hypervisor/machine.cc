@@ -118,7 +118,7 @@ absl::Status Machine::BuildProcessors(uint32_t count) {
   if (!cpuid.ok()) return cpuid.status();
   const VcpuWorld world = {mode_,         kvm_.get(),   memory_.get(),
                            synic_.get(),  msrs_.get(),  bridge_.get(),
-                           serial_.get(), &acpi_events_};
+                           serial_.get(), &cmos_clock_, &acpi_events_};
   for (uint32_t i = 0; i < count; ++i) {
     const std::vector<kvm_cpuid_entry2> leaves =
         HypervCpuid(*cpuid, mode_, i, count);
@@ -208,6 +208,7 @@ absl::StatusOr<MachineState> Machine::Save() const {
   PlatformState& platform = state.platform;
   platform.partition_ns = static_cast<uint64_t>(demo::NowNs() - start_ns_);
   platform.acpi_events = acpi_events_;
+  platform.cmos_register = cmos_clock_.selected();
   platform.hyperv = msrs_->Save();
   const SerialState serial = serial_->Save();
   platform.serial = serial.registers;
@@ -226,7 +227,8 @@ absl::StatusOr<MachineState> Machine::Save() const {
 absl::Status Machine::Load(const MachineState& state) {
   const PlatformState& platform = state.platform;
   start_ns_ = demo::NowNs() - static_cast<int64_t>(platform.partition_ns);
-  acpi_events_ = static_cast<uint32_t>(platform.acpi_events);
+  acpi_events_ = platform.acpi_events;
+  cmos_clock_.Select(platform.cmos_register);
   msrs_->Load(platform.hyperv, start_ns_);
   absl::Status status = kvm_->LoadClock(platform.clock);
   for (size_t i = 0; i < vcpus_.size() && status.ok(); ++i) {

@@ -29,6 +29,7 @@
 #include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/examples/hypervisor/boot_linux.h"
 #include "ferrybus/examples/hypervisor/bus_bridge.h"
+#include "ferrybus/examples/hypervisor/cmos_clock.h"
 #include "ferrybus/examples/hypervisor/hyperv_msrs.h"
 #include "ferrybus/examples/hypervisor/kvm.h"
 #include "ferrybus/examples/hypervisor/kvm_dirty_log.h"
@@ -127,6 +128,7 @@ class Machine {
   std::unique_ptr<Synic> synic_;
   std::unique_ptr<HypervMsrs> msrs_;
   std::unique_ptr<SerialPort> serial_;
+  CmosClock cmos_clock_;
   std::atomic<uint32_t> acpi_events_ = 0;
   std::unique_ptr<BusBridge> bridge_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;

@@ -77,7 +77,8 @@ struct SerialState {
 // What is the same for all processors, but the console's input.
 struct PlatformState {
   uint64_t partition_ns = 0;  // the partition's clock
-  uint64_t acpi_events = 0;
+  uint32_t acpi_events = 0;
+  uint32_t cmos_register = 0;  // CmosClock: the selected one
   kvm_clock_data clock = {};
   kvm_pit_state2 timer = {};
   HypervMsrsState hyperv;

@@ -55,6 +55,7 @@ TEST_P(MachineTest, StateGoesFromOneToAnother) {
   state->platform.hyperv.guest_os_id = 8;
   state->platform.serial.scratch = 9;
   state->platform.acpi_events = 3;
+  state->platform.cmos_register = 9;
   state->serial_input = "typed";
   const std::string bytes = *SerializeMachineState(*state);
 
@@ -73,6 +74,7 @@ TEST_P(MachineTest, StateGoesFromOneToAnother) {
   EXPECT_EQ(again->platform.hyperv.guest_os_id, 8u);
   EXPECT_EQ(again->platform.serial.scratch, 9);
   EXPECT_EQ(again->platform.acpi_events, 3u);
+  EXPECT_EQ(again->platform.cmos_register, 9u);
   EXPECT_EQ(again->serial_input, "typed");
   // The clocks go on from where they stood, and never back.
   EXPECT_GE(again->platform.partition_ns, state->platform.partition_ns);

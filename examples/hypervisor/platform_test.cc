@@ -13,6 +13,7 @@
 
 #include "ferrybus/examples/hypervisor/acpi_tables.h"
 #include "ferrybus/examples/hypervisor/boot_linux.h"
+#include "ferrybus/examples/hypervisor/cmos_clock.h"
 #include "ferrybus/examples/hypervisor/console_log.h"
 #include "ferrybus/examples/hypervisor/hyperv_cpuid.h"
 #include "ferrybus/examples/hypervisor/serial_port.h"
@@ -207,6 +208,26 @@ TEST(SerialPortTest, KeepsALimitedAmountOfInput) {
   int count = 0;
   for (; (port.Read(5) & 1) != 0; ++count) port.Read(0);
   EXPECT_EQ(count, 4096);
+}
+
+TEST(CmosClockTest, TellsTheTimeInDecimalDigits) {
+  CmosClock clock;
+  const auto read = [&](uint8_t index) {
+    clock.Select(index | 0x80u);
+    return clock.Read(1'945'814'399);  // Friday, 2031-08-29 23:59:59
+  };
+  EXPECT_EQ(read(0), 0x59);
+  EXPECT_EQ(read(2), 0x59);
+  EXPECT_EQ(read(4), 0x23);
+  EXPECT_EQ(read(6), 6);
+  EXPECT_EQ(read(7), 0x29);
+  EXPECT_EQ(read(8), 0x08);
+  EXPECT_EQ(read(9), 0x31);
+  EXPECT_EQ(read(10) & 0x80, 0);  // no update is under way
+  EXPECT_EQ(read(11), 0x02);
+  EXPECT_EQ(read(13), 0x80);
+  EXPECT_EQ(read(0x7f), 0);
+  EXPECT_EQ(clock.selected(), 0x7f);
 }
 
 TEST(ConsoleLogTest, FindsResultsAndComplaints) {

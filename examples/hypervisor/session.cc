@@ -16,6 +16,7 @@
 #include "ferrybus/examples/hypervisor/console_log.h"
 #include "ferrybus/examples/hypervisor/guest.h"
 #include "ferrybus/examples/hypervisor/handover.h"
+#include "ferrybus/savestate/migration/migration_progress.h"
 
 namespace ferrybus::hypervisor {
 namespace {
@@ -31,6 +32,7 @@ constexpr int64_t kAskAgainNs = kNsPerSecond;
 constexpr char kEscape = 1;
 
 constexpr char kSaved[] = "saved";
+constexpr char kMoved[] = "moved";
 
 const char* Name(MachineEnd end) {
   switch (end) {
@@ -69,15 +71,17 @@ class Session {
   absl::Status Loop();
   absl::Status DoWhatIsDue();
   absl::Status DoAfterReplacements();
+  void MoveAway();
   // A guest that comes from elsewhere was so when it left.
   bool IsReady() const {
-    return options_.is_continued || !options_.restore_from.empty() ||
-           console_.is_ready();
+    return options_.is_continued || options_.receive ||
+           !options_.restore_from.empty() || console_.is_ready();
   }
   // There is more to do than to run until the guest ends.
   bool HasPlan() const {
     return options_.replacements > 0 || options_.moves > 0 ||
-           options_.snapshots > 0 || !options_.save_to.empty();
+           options_.snapshots > 0 || !options_.save_to.empty() ||
+           !options_.move_to.empty();
   }
   void ReadKeyboard();
   Json Report();
@@ -97,18 +101,28 @@ class Session {
   bool power_off_asked_ = false;
   bool connected_ = false;
   bool saved_ = false;
+  // To another host, after this pause.
+  std::optional<absl::Duration> moved_;
 };
 
 absl::Status Session::Begin() {
   MachineOptions machine = options_.machine;
   machine.console = [this](char c) { console_.Put(c); };
   absl::StatusOr<std::unique_ptr<Guest>> guest =
-      Guest::Create(machine, {.image_path = options_.disk_path,
-                              .checkpoint_folder = options_.state_folder,
-                              .disk_channels = options_.disk_channels});
+      Guest::Create(machine,
+                    {.image_path = options_.disk_path,
+                     .checkpoint_folder = options_.state_folder,
+                     .disk_channels = options_.disk_channels},
+                    options_.network);
   if (!guest.ok()) return guest.status();
   guest_ = *std::move(guest);
   if (options_.incoming) return guest_->Receive(SayReady);
+  if (options_.receive) {
+    return guest_->Receive([this] {
+      std::fprintf(stderr, "a guest may come to %s\n",
+                   options_.network.own_address().c_str());
+    });
+  }
   if (!options_.restore_from.empty()) {
     return guest_->RestoreFrom(options_.restore_from);
   }
@@ -120,8 +134,11 @@ absl::Status Session::Run() {
   if (!status.ok()) return status;
   status = Loop();
   if (!status.ok()) return status;
-  if (given_up_) return absl::DeadlineExceededError("the guest took too long");
   Json report = Report();
+  if (given_up_) {
+    std::fprintf(stderr, "%s\n", report.dump(2).c_str());
+    return absl::DeadlineExceededError("the guest took too long");
+  }
   guest_.reset();
   if (handover_.has_value()) {
     const absl::StatusOr<Json> successor = TakeReport(*handover_);
@@ -145,9 +162,10 @@ absl::Status Session::Judge(const Json& report) const {
     return absl::InternalError(error);
   }
   if (!HasPlan()) return absl::OkStatus();
-  const bool is_saved = report["end"] == kSaved;
-  if ((report["end"] != Name(MachineEnd::kPowerOff) && !is_saved) ||
-      (report["lost"] != 0 && !is_saved) || report["io_errors"] != 0 ||
+  // Then it has not said yet what it lost.
+  const bool goes_on = report["end"] == kSaved || report["end"] == kMoved;
+  if ((report["end"] != Name(MachineEnd::kPowerOff) && !goes_on) ||
+      (report["lost"] != 0 && !goes_on) || report["io_errors"] != 0 ||
       !report["complaints"].empty() || !error.empty() ||
       !IsSocketSound(report["services"]["socket"])) {
     return absl::DataLossError("the guest noticed something; see the report");
@@ -160,7 +178,8 @@ absl::Status Session::Loop() {
       options_.timeout_seconds == 0
           ? INT64_MAX
           : NowNs() + options_.timeout_seconds * kNsPerSecond;
-  while (!given_up_ && !saved_ && !handover_.has_value()) {
+  while (!given_up_ && !saved_ && !moved_.has_value() &&
+         !handover_.has_value()) {
     pollfd fds[] = {{guest_->machine().end_fd(), POLLIN, 0},
                     {keyboard_ ? STDIN_FILENO : -1, POLLIN, 0}};
     poll(fds, 2, 20);
@@ -201,6 +220,10 @@ absl::Status Session::DoAfterReplacements() {
     if (handover.ok()) handover_ = *std::move(handover);
     return absl::OkStatus();
   }
+  if (!options_.move_to.empty() && not_moved_.ok()) {
+    MoveAway();
+    return absl::OkStatus();
+  }
   if (!options_.save_to.empty()) {
     const absl::Status status = guest_->SaveTo(options_.save_to);
     saved_ = status.ok();
@@ -209,6 +232,15 @@ absl::Status Session::DoAfterReplacements() {
   // The guest's driver may not be ready yet.
   power_off_asked_ = guest_->devices().PowerOff().ok();
   return absl::OkStatus();
+}
+
+void Session::MoveAway() {
+  const migration::MigrationProgress moved =
+      guest_->SendTo(options_.move_to, nullptr);
+  if (moved.phase == migration::SourcePhase::kDone) {
+    moved_ = moved.pause.total();
+  }
+  not_moved_ = moved.status;
 }
 
 void Session::ReadKeyboard() {
@@ -229,7 +261,7 @@ void Session::ReadKeyboard() {
 // Ends what still runs here.
 Json Session::Report() {
   std::string error;
-  const bool is_moved = saved_ || handover_.has_value();
+  const bool is_moved = saved_ || moved_.has_value() || handover_.has_value();
   const MachineEnd end = guest_->machine().Finish(&error);
   if (!is_moved) {
     const Json status = guest_->devices().Status();
@@ -247,31 +279,39 @@ Json Session::Report() {
   if (handover_.has_value() && handover_->pause_ms.has_value()) {
     pauses.push_back(*handover_->pause_ms);
   }
-  return {{"boots", console_.is_ready() ? 1 : 0},
-          {"replacements", totals.replacements},
-          {"moves", handover_.has_value() && options_.moves > 0 ? 1 : 0},
-          {"snapshots",
-           saved_ || (handover_.has_value() && options_.moves == 0) ? 1 : 0},
-          {"pauses_ms", pauses},
-          {"killed", options_.kill},
-          {"in_flight_moved", totals.in_flight_moved},
-          {"io_errors",
-           totals.disk_io_errors + static_cast<uint64_t>(std::max<int64_t>(
-                                       0, of_guest("io_errors")))},
-          {"bytes_verified", of_guest("bytes_verified")},
-          {"bytes_written", of_guest("bytes_written")},
-          {"lost", of_guest("lost")},
-          {"complaints", console_.complaints()},
-          {"faults", totals.faults},
-          {"disk_packets", totals.disk_packets},
-          {"disk_refused", totals.disk_refused},
-          {"doorbells", guest_->machine().has_doorbells()},
-          {"hypercalls", guest_->machine().hypercalls()},
-          {"hyperv",
-           guest_->machine().mode() == HypervMode::kKvm ? "kvm" : "userspace"},
-          {"end", saved_ ? kSaved : Name(end)},
-          {"error", error},
-          {"services", last_status_}};
+  if (moved_.has_value()) {
+    pauses.push_back(absl::ToInt64Milliseconds(*moved_));
+  }
+  return {
+      {"boots", console_.is_ready() ? 1 : 0},
+      {"replacements", totals.replacements},
+      {"moves",
+       moved_.has_value() || (handover_.has_value() && options_.moves > 0) ? 1
+                                                                           : 0},
+      {"snapshots",
+       saved_ || (handover_.has_value() && options_.moves == 0) ? 1 : 0},
+      {"pauses_ms", pauses},
+      {"killed", options_.kill},
+      {"in_flight_moved", totals.in_flight_moved},
+      {"io_errors",
+       totals.disk_io_errors +
+           static_cast<uint64_t>(std::max<int64_t>(0, of_guest("io_errors")))},
+      {"bytes_verified", of_guest("bytes_verified")},
+      {"bytes_written", of_guest("bytes_written")},
+      {"lost", of_guest("lost")},
+      {"complaints", console_.complaints()},
+      {"faults", totals.faults},
+      {"disk_packets", totals.disk_packets},
+      {"disk_refused", totals.disk_refused},
+      {"doorbells", guest_->machine().has_doorbells()},
+      {"hypercalls", guest_->machine().hypercalls()},
+      {"hyperv",
+       guest_->machine().mode() == HypervMode::kKvm ? "kvm" : "userspace"},
+      {"end", saved_               ? kSaved
+              : moved_.has_value() ? kMoved
+                                   : Name(end)},
+      {"error", error},
+      {"services", last_status_}};
 }
 
 }  // namespace

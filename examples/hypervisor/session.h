@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "ferrybus/examples/hypervisor/machine.h"
+#include "ferrybus/examples/hypervisor/network_server.h"
 
 namespace ferrybus::hypervisor {
 
@@ -43,9 +44,16 @@ struct SessionOptions {
   // Instead of powering off: the guest is saved in this folder, which must not
   // be there.
   std::string save_to;
+  // Instead of powering off: the guest moves to this host, HOST:PORT, and
+  // nothing is left of it here.  Without `moves` and `snapshots`.
+  std::string move_to;
   // Instead of booting: it goes on from there.
   std::string restore_from;
-  // Nor booting: it comes from another process (Guest::Receive()).
+  // Nor booting: a guest that is ready comes from another host.
+  bool receive = false;
+  // For both of these.
+  NetworkOptions network;
+  // Nor booting: it comes from the process that began this one.
   bool incoming = false;
   // In a process that was begun to continue a guest, which is ready.
   bool is_continued = false;
@@ -58,8 +66,8 @@ inline uint32_t ReplacementsHere(const SessionOptions& options) {
   return options.replacements / (options.moves + options.snapshots + 1);
 }
 
-// Ok: the guest has powered itself off or was saved, nothing was lost, and its
-// kernel did not complain.
+// Ok: the guest has powered itself off, was saved or has moved, nothing was
+// lost, and its kernel did not complain.
 absl::Status RunSession(const SessionOptions& options);
 
 }  // namespace ferrybus::hypervisor

@@ -233,6 +233,9 @@ uint32_t Vcpu::ReadPort(uint16_t port) {
   if (port >= kAcpiEventPort && port < kAcpiControlPort) {
     return *world_.acpi_events >> (port - kAcpiEventPort) * 8;
   }
+  if (port == CmosClock::kDataPort) {
+    return world_.cmos_clock->Read(time(nullptr));
+  }
   if (port == kKeyboardCommand) return 0;  // ready for a command
   return kNothingThere;
 }
@@ -245,6 +248,8 @@ MachineEnd Vcpu::WritePort(uint16_t port, uint32_t value, uint32_t bytes) {
     if ((value & kAcpiPowerOff) == kAcpiPowerOff) return MachineEnd::kPowerOff;
   } else if (port == kAcpiEnablePort) {
     *world_.acpi_events = value << 16;
+  } else if (port == CmosClock::kSelectPort) {
+    world_.cmos_clock->Select(value);
   } else if (port == kKeyboardCommand && value == kKeyboardReset) {
     return MachineEnd::kReset;
   } else if (port == kHypercallPort && bytes == 4 &&

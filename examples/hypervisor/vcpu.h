@@ -23,6 +23,7 @@
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/transport/unique_fd.h"
 #include "ferrybus/examples/hypervisor/boot_linux.h"
+#include "ferrybus/examples/hypervisor/cmos_clock.h"
 #include "ferrybus/examples/hypervisor/hypercalls.h"
 #include "ferrybus/examples/hypervisor/hyperv_msrs.h"
 #include "ferrybus/examples/hypervisor/kvm.h"
@@ -52,6 +53,7 @@ struct VcpuWorld {
   HypervMsrs* msrs = nullptr;
   HypercallSink* hypercalls = nullptr;
   SerialPort* serial = nullptr;
+  CmosClock* cmos_clock = nullptr;
   std::atomic<uint32_t>* acpi_events = nullptr;  // the event block's registers
 };
 

@@ -12,6 +12,7 @@
 #     --medium=memory      the image is a file in memory, so that what is
 #                          measured is the way to it (the default)
 #     --medium=disk        it is where it is; in a nest on an emulated disk
+#     --disk-channels=N    of ours (0: as many as the hypervisor has by default)
 #     --json FILE          the figures
 #
 # FERRYBUS_GUEST_KIT is a folder from make_kit.sh.  Where there is no usable
@@ -26,12 +27,14 @@ shift 2
 rounds=5
 reads=5:1,16
 medium=memory
+disk_channels=0
 json=""
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --rounds=*) rounds="${1#*=}" ;;
     --reads=*) reads="${1#*=}" ;;
     --medium=*) medium="${1#*=}" ;;
+    --disk-channels=*) disk_channels="${1#*=}" ;;
     --json)
       json="$2"
       shift
@@ -63,7 +66,7 @@ if [[ -w /dev/kvm && (-d /sys/module/kvm_intel || -d /sys/module/kvm_amd) ]]; th
   fi
   "$here/compare_inside.sh" "$hypervisor" "$qemu" "$kit/vmlinuz" \
     "$kit/initramfs" "$work/disk.img" "$work/out" "$rounds" "$reads" \
-    "${copy[@]}"
+    "$disk_channels" "${copy[@]}"
 else
   if [[ "$medium" == memory ]]; then copy=(/tmp/disk.img); fi
   # And what QEMU needs to boot a kernel.
@@ -72,6 +75,6 @@ else
   "$here/nest.sh" "$kit" "$work/disk.img" "$work/out" \
     "${with[@]/#/--with=}" "$here/compare_inside.sh" \
     "./$(basename "$hypervisor")" "./$(basename "$qemu")" vmlinuz initramfs \
-    /dev/vda /nest/out/report "$rounds" "$reads" "${copy[@]}"
+    /dev/vda /nest/out/report "$rounds" "$reads" "$disk_channels" "${copy[@]}"
 fi
 python3 -B "$here/compare_report.py" "$work/out" ${json:+"$json"}

@@ -5,14 +5,16 @@
 # lets each read its disk: the part of compare.sh that runs next to /dev/kvm.
 #
 #     compare_inside.sh HYPERVISOR QEMU KERNEL INITRD DISK OUT ROUNDS READS \
-#       [COPY]
+#       DISK_CHANNELS [COPY]
 #
-# READS is what root_init takes; OUT gets "NAME ROUND LINE" for each line that
+# READS is what root_init takes; DISK_CHANNELS goes to the hypervisor; OUT gets "NAME ROUND LINE" for each line that
 # guest_random_read printed.  COPY: the disk is copied there, into memory, and
 # is read by both through the host's cache, else by both past it.
 
 hypervisor="$1" qemu="$2" kernel="$3" initrd="$4" disk="$5" out="$6"
-rounds="$7" reads="$8"
+rounds="$7" reads="$8" disk_channels="$9"
+shift 9
+copy="$1"
 append="console=ttyS0 quiet panic=-1 no_timer_check ferrybus.reads=$reads"
 # The same for both.
 memory=512 processors=2
@@ -20,7 +22,7 @@ memory=512 processors=2
 ferrybus() {
   "$hypervisor" --kernel="$kernel" --initrd="$initrd" --disk="$disk" \
     --memory-mib="$memory" --cpus="$processors" --append="$append" \
-    --timeout=300
+    --disk-channels="$disk_channels" --timeout=300
 }
 
 # The disk by io_uring, as ours, and on a thread of its own.
@@ -36,9 +38,9 @@ virtio() {
 
 driver="file"
 cache=cache.direct=on
-if [ -n "$9" ]; then
-  cp "$disk" "$9" || exit 1
-  disk="$9"
+if [ -n "$copy" ]; then
+  cp "$disk" "$copy" || exit 1
+  disk="$copy"
   cache=cache.direct=off
 elif [ -b "$disk" ]; then
   driver=host_device

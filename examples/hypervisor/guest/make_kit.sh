@@ -142,7 +142,7 @@ make_nest() {
   local folder="$kit/nest.d"
   base "$folder"
   cp "$here/nest_init" "$folder/init"
-  modules "$folder" kvm-amd virtio_pci virtio_blk
+  modules "$folder" kvm-amd virtio_pci virtio_blk veth
   archive "$folder" "$kit/nest-initramfs.base"
 }
 
