@@ -123,12 +123,15 @@ struct Run {
   std::string failure;  // the first
   std::atomic<uint64_t> writer_sleeps{0};
   std::atomic<uint64_t> consumer_sleeps{0};
+  // The reader, or a writer.
+  std::atomic<bool> is_side_over{false};
 };
 
 // Each side begins with a sleep, which is not left to chance: the writers wait
 // for the reader's first one, and it then for theirs.
 void WaitForOne(const Run& run, const std::atomic<uint64_t>& sleeps) {
-  while (sleeps.load(std::memory_order_relaxed) == 0 && !run.failed) {
+  while (sleeps.load(std::memory_order_relaxed) == 0 && !run.failed &&
+         !run.is_side_over) {
     sched_yield();
   }
 }
@@ -253,9 +256,13 @@ void Pass(uint64_t writers, uint32_t data_bytes, uint64_t seed) {
   Run run(data_bytes, writers, PacketCount() / writers, seed);
   std::vector<std::thread> threads;
   for (uint64_t writer = 0; writer < writers; ++writer) {
-    threads.emplace_back([&run, writer] { WriteAll(&run, writer); });
+    threads.emplace_back([&run, writer] {
+      WriteAll(&run, writer);
+      run.is_side_over = true;
+    });
   }
   ReadAll(&run);
+  run.is_side_over = true;
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(run.failure, "");
   EXPECT_EQ(run.ring.word(kReadIndexOffset), run.ring.word(kWriteIndexOffset));

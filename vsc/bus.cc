@@ -24,7 +24,7 @@ Bus::~Bus() = default;
 void Bus::AddDriver(const Guid& interface_type, Driver* driver,
                     const DriverSettings& settings) {
   drivers_.push_back({interface_type, driver, settings});
-  OpenOffered(driver);
+  OpenOffered(drivers_.back(), /*only_free=*/false);
 }
 
 void Bus::RemoveDriver(Driver* driver) {
@@ -128,7 +128,7 @@ void Bus::OnVersion(const ClientVersion& version) {
 
 void Bus::OnOffer(const ClientOffer& offer) {
   if (offer.sub_channel_index != 0) return;
-  offers_[offer.channel_id] = offer;
+  offers_[offer.channel_id] = {offer};
   Bind(offer);
 }
 
@@ -139,12 +139,11 @@ void Bus::Bind(const ClientOffer& offer) {
   }
 }
 
-// What no other driver has.
-void Bus::OpenOffered(const Driver* driver) {
-  for (Registration& each : drivers_) {
-    if (each.driver != driver) continue;
-    for (const auto& [id, offer] : offers_) {
-      if (Find(id) == nullptr && each.Wants(offer)) return OpenFor(each, offer);
+void Bus::OpenOffered(Registration& registration, bool only_free) {
+  for (const auto& [id, offered] : offers_) {
+    if (Find(id) != nullptr || (only_free && !offered.is_free)) continue;
+    if (registration.Wants(offered.offer)) {
+      return OpenFor(registration, offered.offer);
     }
   }
 }
@@ -165,6 +164,7 @@ void Bus::OpenFor(Registration& registration, const ClientOffer& offer) {
   registration.is_bound = true;
   registration.channel = offer.channel_id;
   channels_[offer.channel_id] = std::move(channel);
+  offers_[offer.channel_id].is_free = false;
 }
 
 std::unique_ptr<RingChannel> Bus::MakeChannel(const Registration& registration,
@@ -364,6 +364,12 @@ void Bus::OnRescind(ChannelId id) {
   RingChannel* const channel = Find(id);
   if (channel == nullptr) {
     Note(connection_.ReleaseRelid(id));
+    // Its driver had closed it, and may have the next one now.
+    for (Registration& each : drivers_) {
+      if (!each.is_bound && each.channel == id) {
+        return OpenOffered(each, /*only_free=*/true);
+      }
+    }
     return;
   }
   channel->is_rescinded_ = true;
@@ -389,11 +395,21 @@ void Bus::Forget(ChannelId id) {
   channel.life_.Close(ChannelLink::kDisabled);
   pages_->Free(channel.ring_);
   if (channel.is_rescinded_) Note(connection_.ReleaseRelid(id));
-  for (Registration& each : drivers_) {
-    if (each.is_bound && each.channel == id) each.is_bound = false;
+  const auto had_it = std::find_if(drivers_.begin(), drivers_.end(),
+                                   [id](const Registration& each) {
+                                     return each.is_bound && each.channel == id;
+                                   });
+  if (had_it != drivers_.end()) {
+    had_it->is_bound = false;
+    // The host may have offered another one while this one was closing.
+    if (channel.is_rescinded_) OpenOffered(*had_it, /*only_free=*/true);
+    return;
   }
-  // The host may have offered another one while this one was closing.
-  if (channel.is_rescinded_) OpenOffered(channel.driver_);
+  // Its driver was removed: another one may be waiting for what it had.
+  const auto offered = offers_.find(id);
+  if (offered == offers_.end()) return;
+  offered->second.is_free = true;
+  Bind(offered->second.offer);
 }
 
 // Nobody is inside a channel now, but who waits for an answer.

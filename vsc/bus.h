@@ -124,6 +124,13 @@ class Bus final : private ClientEvents {
     bool Wants(const ClientOffer& offer) const;
   };
 
+  struct Offered {
+    ClientOffer offer;
+    // No driver took it, or the one that did was removed while it had it.  Else
+    // that one closed it, and it is left alone until a driver is added.
+    bool is_free = true;
+  };
+
   // ClientEvents.
   void OnVersion(const ClientVersion& version) override;
   void OnOffer(const ClientOffer& offer) override;
@@ -141,7 +148,8 @@ class Bus final : private ClientEvents {
 
   RingChannel* Find(ChannelId channel) const;
   void Bind(const ClientOffer& offer);
-  void OpenOffered(const Driver* driver);
+  // An offer that no other driver has, if there is one.
+  void OpenOffered(Registration& registration, bool only_free);
   void OpenFor(Registration& registration, const ClientOffer& offer);
   std::unique_ptr<RingChannel> MakeChannel(const Registration& registration,
                                            const ClientOffer& offer);
@@ -167,7 +175,7 @@ class Bus final : private ClientEvents {
   Doorbell* const doorbell_;
   ClientConnection connection_;
   std::vector<Registration> drivers_;
-  std::map<ChannelId, ClientOffer> offers_;
+  std::map<ChannelId, Offered> offers_;
   std::map<ChannelId, std::unique_ptr<RingChannel>> channels_;
   // Ended, but somebody may still be inside.
   std::vector<std::unique_ptr<RingChannel>> dead_;

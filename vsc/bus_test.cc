@@ -117,6 +117,18 @@ TEST_F(BusTest, WhatIsOfferedWhileARescindedChannelClosesIsOpenedAfterIt) {
   }
 }
 
+TEST_F(BusTest, WhatARemovedDriverHadGoesToOneThatWaits) {
+  Offer();
+  Connect();
+  TestDriver waiting;
+  bus_->AddDriver(Type(7), &waiting);
+  bus_->RemoveDriver(&driver_);
+  EXPECT_EQ(driver_.closes, 1);
+  Pump();
+  EXPECT_EQ(waiting.opens, 1);
+  EXPECT_EQ(waiting.closes, 0);
+}
+
 TEST_F(BusTest, WhatItsDriverClosedStaysClosedWhenAnotherDriverComes) {
   Offer();
   Connect();
@@ -127,6 +139,7 @@ TEST_F(BusTest, WhatItsDriverClosedStaysClosedWhenAnotherDriverComes) {
   Pump();
   EXPECT_EQ(driver_.opens, 1);
   EXPECT_EQ(driver_.closes, 1);
+  EXPECT_EQ(other.opens, 0);
 }
 
 // At every message of an opening.

@@ -22,6 +22,9 @@ namespace {
 constexpr char kMachine[] = "guest";
 // A processor that emulates another is slow.
 constexpr absl::Duration kDowntime = absl::Seconds(1);
+// A target that is gone without a word still has the disk; as long as it takes
+// to notice.
+constexpr absl::Duration kDiskPatience = absl::Minutes(1);
 
 }  // namespace
 
@@ -167,15 +170,22 @@ migration::MigrationProgress Guest::SendTo(const std::string& target,
   migration::OutgoingMigration outgoing(options, *std::move(connection),
                                         borrowed, ledger_.get(), &book_);
   channels_device_->SetTakeBack(std::move(take_back));
-  const migration::MigrationProgress result = outgoing.Run();
+  migration::MigrationProgress result = outgoing.Run();
   channels_device_->SetTakeBack(nullptr);
+  const absl::Status resumed = channels_device_->ResumeHere(kDiskPatience);
+  if (!resumed.ok()) {
+    result.status = absl::Status(
+        resumed.code(), absl::StrCat(result.status.message(),
+                                     "; and the guest has no devices here: ",
+                                     resumed.message()));
+  }
   return result;
 }
 
 absl::StatusOr<migration::MachineRegistry::Arrival> Guest::BeginArrival(
     const std::string& machine) {
-  if (machine != kMachine || machine_ != nullptr ||
-      arrived_.HasBeenNotified()) {
+  if (machine != kMachine || is_arriving_.exchange(true) ||
+      machine_ != nullptr) {
     return absl::FailedPreconditionError("no such guest is expected here");
   }
   return Arrival{.host = this, .ledger = ledger_.get()};

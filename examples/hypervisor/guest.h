@@ -11,6 +11,7 @@
 #ifndef FERRYBUS_EXAMPLES_HYPERVISOR_GUEST_H_
 #define FERRYBUS_EXAMPLES_HYPERVISOR_GUEST_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -56,8 +57,8 @@ class Guest final : private migration::TargetHost,
   absl::Status SaveTo(const std::string& folder);
   // To a process that waits in Receive(): AddressOf() its checkpoints, or
   // HOST:PORT, which needs a network.  `take_back`, if there is one, ends that
-  // process, so that the disk is free when the guest goes on here; without it,
-  // its lock is waited for.
+  // process, so that the disk is free when the guest goes on here; without it
+  // the disk's lock is waited for, once the target has been told.
   migration::MigrationProgress SendTo(const std::string& target,
                                       std::function<void()> take_back);
   // Where a process of this host answers that has its checkpoints there.
@@ -87,7 +88,7 @@ class Guest final : private migration::TargetHost,
       bool is_recovery) override;
   void DestroyDevices() override;
 
-  // MachineRegistry: a guest is one machine.
+  // MachineRegistry: a guest is one machine, and comes once.
   absl::StatusOr<Arrival> BeginArrival(const std::string& machine) override;
   void EndArrival(const std::string& machine, bool is_running) override;
   absl::StatusOr<migration::OwnershipLedger*> FindLedger(
@@ -102,6 +103,7 @@ class Guest final : private migration::TargetHost,
   std::unique_ptr<MachineDevice> machine_device_;
   std::unique_ptr<ChannelsDevice> channels_device_;
   migration::MigrationBook book_;
+  std::atomic<bool> is_arriving_ = false;
   absl::Notification arrived_;
   bool is_running_ = false;  // once it has arrived
   std::optional<migration::UnixServer> server_;

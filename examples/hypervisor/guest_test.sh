@@ -92,7 +92,7 @@ run_guest() {
 
 run_guest
 if grep -qF "in a nested machine" "$work/log" &&
-  grep -qsF '"end": "triple fault"' "$work/report"; then
+  grep -qsF '"end": "triple fault"' "$work/report" "$work/log"; then
   echo "AGAIN: a triple fault in an emulated machine"
   run_guest
 elif [[ "$status" == 75 ]]; then

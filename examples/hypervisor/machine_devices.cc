@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 
 namespace ferrybus::hypervisor {
 namespace {
@@ -203,11 +204,26 @@ void ChannelsDevice::Resume() {
   if (!is_target_) {
     if (!is_paused_) return;
     is_paused_ = false;
-    if (take_back_ != nullptr) take_back_();
+    is_due_ = true;
+    if (take_back_ == nullptr) return;
+    take_back_();
     // The supervisor knows of a failure, and the guest of its disk's.
-    if (!LoadDevices(state_).ok()) return;
+    (void)ResumeHere(absl::ZeroDuration());
+    return;
   }
   devices_->Run();
+}
+
+absl::Status ChannelsDevice::ResumeHere(absl::Duration patience) {
+  if (!std::exchange(is_due_, false)) return absl::OkStatus();
+  const absl::Time end = absl::Now() + patience;
+  absl::Status status = LoadDevices(state_);
+  while (!status.ok() && absl::Now() < end) {
+    devices_->Abandon();
+    status = devices_->Load();
+  }
+  if (status.ok()) devices_->Run();
+  return status;
 }
 
 }  // namespace ferrybus::hypervisor

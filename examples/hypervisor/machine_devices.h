@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ferrybus/examples/hypervisor/device_supervisor.h"
 #include "ferrybus/examples/hypervisor/machine.h"
@@ -80,10 +81,13 @@ class ChannelsDevice final : public migration::Migratable {
       : machine_(machine), devices_(devices) {}
 
   // Called before the devices go on here after a Pause(): whoever was to have
-  // them must let go of the disk.
+  // them must let go of the disk.  Without it, as from the start, whoever that
+  // is has to be told first: Resume() does nothing, and ResumeHere() is due.
   void SetTakeBack(std::function<void()> take_back) {
     take_back_ = std::move(take_back);
   }
+  // Waits so long for the disk.  Nothing is due: ok.
+  absl::Status ResumeHere(absl::Duration patience);
 
   std::string name() const override { return "channels"; }
   migration::Capabilities capabilities() const override {
@@ -108,6 +112,7 @@ class ChannelsDevice final : public migration::Migratable {
   DeviceSupervisor* const devices_;
   bool is_target_ = false;
   bool is_paused_ = false;
+  bool is_due_ = false;  // ResumeHere()
   ChannelsState state_;
   std::string saved_;
   std::function<void()> take_back_;

@@ -138,7 +138,8 @@ class Migratable {
   // Gives the hardware this host's interrupt messages.
   virtual absl::Status RewriteInterrupts() { return absl::OkStatus(); }
 
-  // -- Either: runs (on).
+  // -- Either: runs (on).  At a source that failed the target is told after it,
+  // so it must not wait for what the target may still hold, as a disk's lock.
   virtual void Resume() = 0;
 };
 

@@ -9,7 +9,8 @@
 # Both hypervisors get the arguments, so each does the replacements they ask for;
 # the report that they name is that of the host that the guest moved to.
 #
-# Needs root, ip, nsenter, unshare and openssl: in the PATH, or here.
+# Needs root, ip, nsenter, unshare and openssl, in the PATH or here: without them
+# the status is 77.
 
 hypervisor="$1"
 shift
@@ -19,14 +20,26 @@ ip=ip openssl=openssl
 if [ -x ./ip ]; then ip=./ip; fi
 if [ -x ./openssl ]; then openssl=./openssl; fi
 work="$(mktemp -d)"
-a="" b="" target=""
+a="" b="" target="" first=""
 # With the processes that they are, the namespaces and their link go.
-trap 'kill $a $b $target 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $a $b $target $first 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 die() {
   echo "two_hosts.sh: $*" >&2
   exit 1
 }
+
+# cannot WHY: nothing was tried.
+cannot() {
+  echo "two_hosts.sh: $*" >&2
+  exit 77
+}
+
+for tool in "$ip" "$openssl" nsenter unshare; do
+  command -v "$tool" >/dev/null || cannot "there is no $tool"
+done
 
 # certify NAME ADDRESS
 certify() {
@@ -81,7 +94,7 @@ a=$!
 unshare -n sleep 100000 &
 b=$!
 if ! wait_for 20 is_apart "$a" || ! wait_for 20 is_apart "$b"; then
-  die "no network namespaces: this needs root"
+  cannot "no network namespaces: this needs root"
 fi
 "$ip" link add name uplink netns "$a" type veth peer name uplink netns "$b" ||
   die "no link between them"
@@ -105,9 +118,12 @@ wait_for 60 grep -q "a guest may come" "$work/target.log" || {
   die "the target does not wait for a guest"
 }
 status=0
-on "$a" "$hypervisor" "$@" --json="$work/report" --move-to=10.78.0.2:7070 \
-  --listen=10.78.0.1:7070 --ca="$work/ca.pem" --cert="$work/a.pem" \
-  --key="$work/a.key" || status=$?
+# In the background, so that a signal to this script is not put off.
+nsenter -t "$a" -n "$hypervisor" "$@" --json="$work/report" \
+  --move-to=10.78.0.2:7070 --listen=10.78.0.1:7070 --ca="$work/ca.pem" \
+  --cert="$work/a.pem" --key="$work/a.key" </dev/null &
+first=$!
+wait "$first" || status=$?
 echo "two hosts: the first ended with $status"
 if [ "$status" = 0 ]; then
   wait "$target"
