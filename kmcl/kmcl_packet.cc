@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "ferrybus/channel/check.h"
 #include "ferrybus/kmcl/channel.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 using ferrybus::ExternalData;
 using ferrybus::GuestAccess;
@@ -72,7 +73,7 @@ class Pumper final : public ferrybus::vsc::Waiter {
       : world_(world), deadline_(deadline) {}
   bool Wait() override {
     if (world_.pump()) return true;
-    if (absl::Now() >= deadline_) return false;
+    if (ferrybus::savestate::SteadyNow() >= deadline_) return false;
     absl::SleepFor(absl::Microseconds(50));
     return true;
   }
@@ -89,8 +90,11 @@ absl::Time ToDeadline(const int64_t* timeout) {
   const auto ticks = [](int64_t count) {
     return 100 * absl::Nanoseconds(count);
   };
-  return *timeout < 0 ? absl::Now() - ticks(*timeout)
-                      : absl::UnixEpoch() + ticks(*timeout - kUnixEpoch);
+  const absl::Duration left =
+      *timeout < 0
+          ? -ticks(*timeout)
+          : absl::UnixEpoch() + ticks(*timeout - kUnixEpoch) - absl::Now();
+  return ferrybus::savestate::SteadyNow() + left;
 }
 
 NTSTATUS ToNtStatus(SyncResult result) {

@@ -10,6 +10,7 @@
 #include "ferrybus/channel/check.h"
 #include "ferrybus/channel/transport/port.h"
 #include "ferrybus/kmcl/channel.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/vsc/guest_port.h"
 #include "ferrybus/vsp/host_port.h"
 
@@ -80,7 +81,7 @@ bool PumpUntil(World& world, absl::Time deadline,
                    "a call that waits, within a callback that may not");
     if (world.pump()) continue;
     if (is_done()) break;
-    if (absl::Now() >= deadline) return false;
+    if (savestate::SteadyNow() >= deadline) return false;
     absl::SleepFor(kNap);
   }
   return true;

@@ -10,7 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::hypervisor {
 namespace {
@@ -216,9 +216,9 @@ void ChannelsDevice::Resume() {
 
 absl::Status ChannelsDevice::ResumeHere(absl::Duration patience) {
   if (!std::exchange(is_due_, false)) return absl::OkStatus();
-  const absl::Time end = absl::Now() + patience;
+  const absl::Time end = savestate::SteadyNow() + patience;
   absl::Status status = LoadDevices(state_);
-  while (!status.ok() && absl::Now() < end) {
+  while (!status.ok() && savestate::SteadyNow() < end) {
     devices_->Abandon();
     status = devices_->Load();
   }

@@ -101,7 +101,7 @@ class MigrationSource {
   // is a crash, which the ledgers sort out.
   ~MigrationSource() = default;
 
-  // -- What happens.  `now` never goes back.
+  // -- What happens.  `now` never goes back (savestate/steady_clock.h).
 
   void Start(absl::Time now);
   void OnMessage(absl::Span<const std::byte> bytes, absl::Time now);

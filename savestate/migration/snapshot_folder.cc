@@ -18,6 +18,7 @@
 #include "ferrybus/savestate/checkpoint.h"
 #include "ferrybus/savestate/crc32c.h"
 #include "ferrybus/savestate/frame.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/savestate/unique_fd.h"
 
 namespace ferrybus::migration {
@@ -131,12 +132,12 @@ absl::Status RestoreMemory(const std::string& path, Migratable& device,
 }
 
 absl::Status PauseDevice(Migratable& device) {
-  const absl::Time deadline = absl::Now() + kPatience;
+  const absl::Time deadline = savestate::SteadyNow() + kPatience;
   while (true) {
     const absl::StatusOr<bool> paused = device.Pause();
     if (!paused.ok()) return paused.status();
     if (*paused) return absl::OkStatus();
-    if (absl::Now() > deadline) {
+    if (savestate::SteadyNow() > deadline) {
       return absl::DeadlineExceededError("it does not come to rest");
     }
     absl::SleepFor(absl::Milliseconds(5));

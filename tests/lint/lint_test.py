@@ -121,6 +121,7 @@ BAD_TREES = [
     banned("void F() { assert(x); }\n"),
     banned("int* x = NULL;\n"),
     ("banned-calls", ring_code("std::function<int()> f;\n")),
+    ("banned-calls", {"vsp/a.cc": SPDX + "auto x = absl::Now() + y;\n"}),
     ("include-form", ring_code('#include "ringbuffer/a.h"\n')),
     ("include-form", ring_code('#include "a.h"\n')),
     ("include-form", ring_code("#include <ferrybus/ringbuffer/a.h>\n")),

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "gtest/gtest.h"
 
 namespace ferrybus::migration {
@@ -165,10 +166,10 @@ void WritingClient::Stop() {
 }
 
 std::string WritingClient::CheckEnd() {
-  const absl::Time until = absl::Now() + kSettleTime;
+  const absl::Time until = savestate::SteadyNow() + kSettleTime;
   while (!target_->book().Running().empty() ||
          !source_->book().Running().empty()) {
-    if (absl::Now() > until) return "still undecided";
+    if (savestate::SteadyNow() > until) return "still undecided";
     absl::SleepFor(absl::Milliseconds(5));
   }
   Stop();

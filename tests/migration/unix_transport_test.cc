@@ -24,6 +24,7 @@
 #include "ferrybus/savestate/migration/unix/socket_frame.h"
 #include "ferrybus/savestate/migration/unix/unix_connection.h"
 #include "ferrybus/savestate/migration/unix/unix_socket.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/savestate/unique_fd.h"
 #include "ferrybus/tests/migration/unix_relay.h"
 #include "ferrybus/tests/migration/unix_world.h"
@@ -42,8 +43,8 @@ std::string Text(const absl::Status& status) { return status.ToString(); }
 
 // Until the servers' threads of connections have ended theirs.
 bool DescriptorsAre(int wanted) {
-  const absl::Time until = absl::Now() + absl::Seconds(20);
-  while (absl::Now() < until) {
+  const absl::Time until = savestate::SteadyNow() + absl::Seconds(20);
+  while (savestate::SteadyNow() < until) {
     if (OpenDescriptors() == wanted) return true;
     absl::SleepFor(absl::Milliseconds(10));
   }
@@ -211,7 +212,7 @@ std::string AnswerTo(UnixHost& target, const std::string& bytes,
           .ok());
   EXPECT_TRUE((*socket)->Send(FrameKind::kMessage, bytes, descriptors).ok());
   absl::StatusOr<Frame> frame =
-      (*socket)->Receive({}, absl::Now() + absl::Seconds(10));
+      (*socket)->Receive({}, savestate::SteadyNow() + absl::Seconds(10));
   if (!frame.ok()) return frame.status().ToString();
   absl::StatusOr<Message> message =
       ParseMessage({reinterpret_cast<const std::byte*>(frame->bytes.data()),
@@ -430,7 +431,8 @@ TEST(UnixTransportTest, TwoSourcesOfOneMachine) {
                   ->Send(FrameKind::kMessage, SerializeMessage(SharedHello()),
                          One(Memfd(kSizeBytes, F_SEAL_SHRINK)))
                   .ok());
-  ASSERT_TRUE((*first)->Receive({}, absl::Now() + absl::Seconds(10)).ok());
+  ASSERT_TRUE(
+      (*first)->Receive({}, savestate::SteadyNow() + absl::Seconds(10)).ok());
   EXPECT_THAT(AnswerTo(world.target(), SerializeMessage(SharedHello()),
                        One(Memfd(kSizeBytes, F_SEAL_SHRINK))),
               HasSubstr("already"));

@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "ferrybus/savestate/migration/grpc/channel.h"
 #include "ferrybus/savestate/migration/grpc/transport.grpc.pb.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/tools/migrate/control.grpc.pb.h"
 #include "ferrybus/tools/migrate/report_text.h"
 #include "ferrybus/tools/migrate/sizes.h"
@@ -156,12 +157,12 @@ int Follow(const Arguments& arguments, const std::string& id, Daemon& source) {
   const bool shows = isatty(STDERR_FILENO) != 0 && !arguments.json;
   migration::v1::MigrationName name;
   name.set_migration_id(id);
-  absl::Time answered = absl::Now();
+  absl::Time answered = savestate::SteadyNow();
   while (true) {
     MigrationReport report;
     const absl::Status status = source.Query(name, &report);
     if (status.ok()) {
-      answered = absl::Now();
+      answered = savestate::SteadyNow();
       if (shows) {
         std::fprintf(stderr, "\r\033[K%s", ProgressLine(report).c_str());
       }
@@ -170,11 +171,11 @@ int Follow(const Arguments& arguments, const std::string& id, Daemon& source) {
         return PrintEnd(arguments, report);
       }
     } else if (!absl::IsNotFound(status) &&
-               absl::Now() - answered > kLostAfter) {
+               savestate::SteadyNow() - answered > kLostAfter) {
       (void)Cannot(status.message());
       return kUncertain;
     } else if (absl::IsNotFound(status) &&
-               absl::Now() - answered > kAnswerTime) {
+               savestate::SteadyNow() - answered > kAnswerTime) {
       // It was there, and is not: the daemon has restarted.
       (void)Cannot(status.message());
       return kUncertain;

@@ -23,6 +23,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ferrybus/channel/transport/unique_fd.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/tools/migrate/memory_device.h"
 #include "ferrybus/tools/migrate/pattern_memory.h"
 #include "ferrybus/tools/migrate/sizes.h"
@@ -226,7 +227,7 @@ class MemoryMachine final : public Machine {
 
 void MemoryMachine::WriteOn() {
   double credit = 0;
-  absl::Time last = absl::Now();
+  absl::Time last = savestate::SteadyNow();
   bool is_checked = false;
   while (!is_ending_) {
     if (!device_.AwaitRunning(absl::Milliseconds(50))) {
@@ -235,7 +236,7 @@ void MemoryMachine::WriteOn() {
     }
     if (!device_.BeginWrite()) continue;
     CheckOnce(&is_checked);
-    const absl::Time now = absl::Now();
+    const absl::Time now = savestate::SteadyNow();
     const auto rate = static_cast<double>(setup_.dirty_bytes_per_second);
     credit = std::min(credit + rate * absl::ToDoubleSeconds(now - last),
                       rate * absl::ToDoubleSeconds(20 * kTick));

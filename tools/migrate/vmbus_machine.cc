@@ -14,12 +14,12 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ferrybus/channel/guest_memory.h"
 #include "ferrybus/channel/protocols/accelerator.h"
 #include "ferrybus/channel/protocols/device_classes.h"
 #include "ferrybus/savestate/migration/dirty_bitmap.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/tools/migrate/guest_device.h"
 #include "ferrybus/tools/migrate/guest_link.h"
 #include "ferrybus/tools/migrate/vmbus_parts.h"
@@ -346,7 +346,7 @@ bool VmbusMachine::Turn() {
 
 uint32_t VmbusMachine::StepsDue() {
   if (setup_.steps_per_second == 0) return steps_due_ = 0, kStepsAtOnce;
-  const absl::Time now = absl::Now();
+  const absl::Time now = savestate::SteadyNow();
   const double rate = static_cast<double>(setup_.steps_per_second);
   // What was not used within a tenth of a second is lost.
   steps_due_ =

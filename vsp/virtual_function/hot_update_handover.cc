@@ -17,8 +17,8 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "ferrybus/savestate/fault_points.h"
+#include "ferrybus/savestate/steady_clock.h"
 #include "ferrybus/vsp/virtual_function/hot_update_messages_persist.h"
 
 namespace ferrybus::vsp {
@@ -36,7 +36,7 @@ absl::Status Ended(absl::string_view who) {
 absl::Status Await(int socket, short events, absl::Time deadline) {
   pollfd wanted = {socket, events, 0};
   while (true) {
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = deadline - savestate::SteadyNow();
     if (left < absl::ZeroDuration()) {
       return absl::DeadlineExceededError("no answer in time");
     }
@@ -194,11 +194,11 @@ void RemoteSuccessor::RestoreComplete() {
   // It has the device: whether it frees what it does not need is its own.
   (void)SendAll(socket_.get(),
                 SerializeRequest({.step = HotUpdateStep::kComplete}), -1,
-                absl::Now() + options_.answer_max);
+                savestate::SteadyNow() + options_.answer_max);
 }
 
 absl::Status RemoteSuccessor::Ask(const std::string& request, int descriptor) {
-  const absl::Time deadline = absl::Now() + options_.answer_max;
+  const absl::Time deadline = savestate::SteadyNow() + options_.answer_max;
   absl::Status status = SendAll(socket_.get(), request, descriptor, deadline);
   absl::Status answer;
   if (status.ok()) {

@@ -8,8 +8,8 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "ferrybus/savestate/migration/host/random_id.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -68,8 +68,8 @@ absl::Status Arrivals::Serve(ControlLink& link, const std::string& peer,
 }
 
 absl::StatusOr<LinkMessage> Arrivals::FirstMessage(ControlLink& link) const {
-  const absl::Time until = absl::Now() + options_.silence_max;
-  while (absl::Now() < until && !link.is_ended() && !is_stopping_) {
+  const absl::Time until = savestate::SteadyNow() + options_.silence_max;
+  while (savestate::SteadyNow() < until && !link.is_ended() && !is_stopping_) {
     if (std::optional<LinkMessage> first = link.Receive(kPollTime)) {
       return *std::move(first);
     }

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "ferrybus/savestate/steady_clock.h"
+
 namespace ferrybus::migration {
 namespace {
 
@@ -94,7 +96,13 @@ void ControlLink::Close(absl::Duration patience) {
     auto is_over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return is_read_ended_ && is_write_ended_;
     };
-    mutex_.AwaitWithTimeout(absl::Condition(&is_over), patience);
+    // A wait ends early when the system's time is set ahead.
+    const absl::Time end = savestate::SteadyNow() + patience;
+    for (absl::Duration left = patience;
+         !mutex_.AwaitWithTimeout(absl::Condition(&is_over), left) &&
+         left > absl::ZeroDuration();
+         left = end - savestate::SteadyNow()) {
+    }
   }
   stream_.cancel();
   reader_.join();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -47,7 +48,8 @@ void IncomingMigration::Serve(ControlLink& link, LinkMessage hello) {
     absl::MutexLock lock(&mutex_);
     link_ = &link;
   }
-  target_.OnMessage(AsBytes(hello.bytes), Release(hello), absl::Now());
+  target_.OnMessage(AsBytes(hello.bytes), Release(hello),
+                    savestate::SteadyNow());
   bool is_connected = true;
   while (true) {
     while (std::optional<std::string> reply = target_.TakeMessage()) {
@@ -58,14 +60,14 @@ void IncomingMigration::Serve(ControlLink& link, LinkMessage hello) {
       absl::SleepFor(kPollTime);
     } else if (std::optional<LinkMessage> message = link.Receive(kPollTime)) {
       target_.OnMessage(AsBytes(message->bytes), Release(*message),
-                        absl::Now());
+                        savestate::SteadyNow());
     } else if (link.is_ended()) {
       is_connected = false;
       target_.OnDisconnected(absl::UnavailableError("the source is gone"),
-                             absl::Now());
+                             savestate::SteadyNow());
     }
     Heed(TakeWishes());
-    target_.Poll(absl::Now());
+    target_.Poll(savestate::SteadyNow());
   }
   link.Close(std::min(kClosePatience, options_.silence_max));
   absl::MutexLock lock(&mutex_);
@@ -77,16 +79,16 @@ void IncomingMigration::Heed(const Wishes& wishes) {
   // Without its blocks nothing is lost once all pages are here.
   if (wishes.is_stream_broken && phase() == TargetPhase::kReceiving) {
     target_.OnDisconnected(absl::UnavailableError("a stream of blocks broke"),
-                           absl::Now());
+                           savestate::SteadyNow());
   }
   if (wishes.stop) {
     target_.OnDisconnected(absl::UnavailableError("the target's host stops"),
-                           absl::Now());
+                           savestate::SteadyNow());
   }
 }
 
 absl::Status IncomingMigration::Recover(const OwnershipRecord& record) {
-  return target_.Recover(record, absl::Now());
+  return target_.Recover(record, savestate::SteadyNow());
 }
 
 void IncomingMigration::Settle(const DecisionAsker& ask) {
@@ -95,13 +97,13 @@ void IncomingMigration::Settle(const DecisionAsker& ask) {
     const Wishes wishes = TakeWishes();
     if (wishes.stop) return;
     if (wishes.decision.has_value()) {
-      target_.OnDecision(*wishes.decision, absl::Now());
+      target_.OnDecision(*wishes.decision, savestate::SteadyNow());
     } else if (phase() == TargetPhase::kUndecided) {
       absl::StatusOr<Decision> decision =
           ask(options_.peer, options_.machine, migration_id_);
       absl::Status asked = decision.status();
       if (decision.ok()) {
-        target_.OnDecision(*decision, absl::Now());
+        target_.OnDecision(*decision, savestate::SteadyNow());
         if (*decision == Decision::kUndecided) {
           asked = absl::UnavailableError("it has not decided yet");
         }
@@ -109,7 +111,7 @@ void IncomingMigration::Settle(const DecisionAsker& ask) {
       absl::MutexLock lock(&mutex_);
       asked_ = asked;
     }
-    target_.Poll(absl::Now());
+    target_.Poll(savestate::SteadyNow());
     if (target_.is_finished()) return;
     absl::MutexLock lock(&mutex_);
     auto is_due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -123,7 +125,7 @@ void IncomingMigration::Settle(const DecisionAsker& ask) {
 // ---- Blocks
 
 void IncomingMigration::OnBlock(const std::string& bytes) {
-  target_.OnBlock(AsBytes(bytes), absl::Now());
+  target_.OnBlock(AsBytes(bytes), savestate::SteadyNow());
   // It may have been the last one of the pass, or a bad one.
   absl::MutexLock lock(&mutex_);
   Poke();

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -75,7 +76,7 @@ MigrationProgress OutgoingMigration::Drive() {
     absl::MutexLock lock(&mutex_);
     link_ = &link;
   }
-  source_.Start(absl::Now());
+  source_.Start(savestate::SteadyNow());
   bool is_connected = true;
   absl::Time give_up = absl::InfiniteFuture();
   while (!source_.is_finished()) {
@@ -88,19 +89,20 @@ MigrationProgress OutgoingMigration::Drive() {
     } else if (std::optional<LinkMessage> message = link.Receive(wait)) {
       if (streams_.empty()) StartStreams();
       // No descriptor is due: what came is closed.
-      source_.OnMessage(AsBytes(message->bytes), absl::Now());
+      source_.OnMessage(AsBytes(message->bytes), savestate::SteadyNow());
     } else if (link.is_ended()) {
       is_connected = false;
       link.Close(absl::ZeroDuration());
       source_.OnDisconnected(connection_->End(/*was_heard=*/!streams_.empty()),
-                             absl::Now());
+                             savestate::SteadyNow());
     }
-    source_.Poll(absl::Now());
+    source_.Poll(savestate::SteadyNow());
     const absl::Status broken = broken_stream();
     if (!broken.ok() && give_up == absl::InfiniteFuture()) {
-      give_up = absl::Now() + kReasonPatience;
+      give_up = savestate::SteadyNow() + kReasonPatience;
     }
-    if (absl::Now() >= give_up) source_.OnDisconnected(broken, absl::Now());
+    if (savestate::SteadyNow() >= give_up)
+      source_.OnDisconnected(broken, savestate::SteadyNow());
     if (options_.on_progress) options_.on_progress(source_.progress());
   }
   SendAll(link);  // what the end has to say
@@ -119,7 +121,8 @@ void OutgoingMigration::SendAll(ControlLink& link) {
              source_.TakeMessage()) {
     absl::StatusOr<LinkMessage> out = ToLink(*std::move(message));
     // Nothing of this migration goes without it.
-    if (!out.ok()) return source_.OnDisconnected(out.status(), absl::Now());
+    if (!out.ok())
+      return source_.OnDisconnected(out.status(), savestate::SteadyNow());
     link.Send(*std::move(out));
   }
 }
@@ -159,7 +162,8 @@ void OutgoingMigration::SendBlocks(BlockStream& stream) {
       if (is_stopping_) return;
       outputs = outputs_;
     }
-    MigrationSource::NextBlock block = source_.TakeBlock(encoder, absl::Now());
+    MigrationSource::NextBlock block =
+        source_.TakeBlock(encoder, savestate::SteadyNow());
     if (!block.bytes.empty()) {
       if (!stream.Write(std::move(block.bytes))) return;
       has_written = true;
@@ -169,9 +173,9 @@ void OutgoingMigration::SendBlocks(BlockStream& stream) {
     auto is_due = [this, outputs]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return is_stopping_ || outputs_ != outputs;
     };
-    mutex_.AwaitWithDeadline(
+    mutex_.AwaitWithTimeout(
         absl::Condition(&is_due),
-        std::min(block.not_before, absl::Now() + kPollTime));
+        std::min(block.not_before - savestate::SteadyNow(), kPollTime));
   }
 }
 

@@ -7,9 +7,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "ferrybus/savestate/migration/unix/socket_frame.h"
 #include "ferrybus/savestate/migration/unix/unix_socket.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -138,7 +138,7 @@ absl::StatusOr<Decision> AskDecisionOverUnix(const std::string& peer,
                                              const std::string& machine,
                                              const std::string& migration_id,
                                              absl::Duration timeout) {
-  const absl::Time until = absl::Now() + timeout;
+  const absl::Time until = savestate::SteadyNow() + timeout;
   absl::StatusOr<std::unique_ptr<UnixSocket>> socket = ConnectTo(peer, timeout);
   if (!socket.ok()) return socket.status();
   absl::Status status = (*socket)->Send(

@@ -20,6 +20,7 @@
 #include "ferrybus/savestate/migration/host/random_id.h"
 #include "ferrybus/savestate/migration/unix/socket_frame.h"
 #include "ferrybus/savestate/migration/unix/unix_connection.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -150,8 +151,8 @@ void UnixServer::Accept(UniqueFd fd) {
 }
 
 void UnixServer::Serve(UnixSocket& socket) {
-  absl::StatusOr<Frame> first =
-      socket.Receive(options_.limits, absl::Now() + options_.silence_max);
+  absl::StatusOr<Frame> first = socket.Receive(
+      options_.limits, savestate::SteadyNow() + options_.silence_max);
   if (!first.ok()) return;
   if (first->kind == FrameKind::kGreeting) {
     TakeMachine(socket, first->bytes);

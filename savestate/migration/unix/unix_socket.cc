@@ -15,6 +15,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ferrybus/savestate/steady_clock.h"
 
 namespace ferrybus::migration {
 namespace {
@@ -53,11 +54,11 @@ absl::StatusOr<std::unique_ptr<UnixSocket>> UnixSocket::Connect(
   std::memcpy(address.sun_path, path.data(), path.size());
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "socket");
-  const absl::Time until = absl::Now() + timeout;
+  const absl::Time until = savestate::SteadyNow() + timeout;
   while (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
                  sizeof(address)) != 0) {
     // EAGAIN: as many as it lets wait do so.
-    if ((errno != EAGAIN && errno != EINTR) || absl::Now() > until) {
+    if ((errno != EAGAIN && errno != EINTR) || savestate::SteadyNow() > until) {
       return absl::UnavailableError(
           absl::StrCat(path, ": ", std::strerror(errno)));
     }
@@ -144,12 +145,13 @@ void UnixSocket::Shutdown() { shutdown(fd_.get(), SHUT_RDWR); }
 absl::Status UnixSocket::AwaitReadable(absl::Time deadline) const {
   if (deadline == absl::InfiniteFuture()) return absl::OkStatus();
   while (true) {
-    const int64_t left = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int64_t left =
+        absl::ToInt64Milliseconds(deadline - savestate::SteadyNow());
     pollfd wanted = {fd_.get(), POLLIN, 0};
     const int ready =
         poll(&wanted, 1, static_cast<int>(std::clamp<int64_t>(left, 0, 60000)));
     if (ready > 0) return absl::OkStatus();
-    if (ready == 0 && absl::Now() >= deadline) {
+    if (ready == 0 && savestate::SteadyNow() >= deadline) {
       return absl::DeadlineExceededError("the peer says nothing");
     }
   }
