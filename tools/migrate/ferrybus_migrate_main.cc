@@ -157,12 +157,12 @@ int Follow(const Arguments& arguments, const std::string& id, Daemon& source) {
   const bool shows = isatty(STDERR_FILENO) != 0 && !arguments.json;
   migration::v1::MigrationName name;
   name.set_migration_id(id);
-  absl::Time answered = savestate::SteadyNow();
+  absl::Time answered = ferrybus::savestate::SteadyNow();
   while (true) {
     MigrationReport report;
     const absl::Status status = source.Query(name, &report);
     if (status.ok()) {
-      answered = savestate::SteadyNow();
+      answered = ferrybus::savestate::SteadyNow();
       if (shows) {
         std::fprintf(stderr, "\r\033[K%s", ProgressLine(report).c_str());
       }
@@ -171,11 +171,11 @@ int Follow(const Arguments& arguments, const std::string& id, Daemon& source) {
         return PrintEnd(arguments, report);
       }
     } else if (!absl::IsNotFound(status) &&
-               savestate::SteadyNow() - answered > kLostAfter) {
+               ferrybus::savestate::SteadyNow() - answered > kLostAfter) {
       (void)Cannot(status.message());
       return kUncertain;
     } else if (absl::IsNotFound(status) &&
-               savestate::SteadyNow() - answered > kAnswerTime) {
+               ferrybus::savestate::SteadyNow() - answered > kAnswerTime) {
       // It was there, and is not: the daemon has restarted.
       (void)Cannot(status.message());
       return kUncertain;
