@@ -215,7 +215,8 @@ TEST_F(BusReportTest, ABufferIsInProgressUntilItsLastPart) {
 TEST_F(BusReportTest, EachKindOfPacketHasItsName) {
   guest_.Connect(bus_);
   TestGuest::Channel& channel = guest_.Open(bus_, 1);
-  OutgoingPacket packet = Packet("12345678", 1);
+  const std::string payload = "12345678";
+  OutgoingPacket packet = Packet(payload, 1);
   const std::string pages = testing::PageList({200, 201});
   packet.type = ringbuffer::PacketType::kDataUsingGpaDirect;
   packet.extension = AsBytes(pages);

@@ -76,7 +76,7 @@ Program Decode(absl::Span<const uint8_t> bytes) {
   while (bytes.size() >= kEncodedBytes &&
          program.instructions.size() < kInstructionsMax) {
     Instruction next;
-    next.number = bytes[0] % std::size(kKinds);
+    next.number = static_cast<uint8_t>(bytes[0] % std::size(kKinds));
     next.operands[0] = bytes[1] | bytes[2] << 8;
     next.operands[1] =
         bytes[3] | bytes[4] << 8 | bytes[5] << 16 | uint32_t{bytes[6]} << 24;
