@@ -13,6 +13,8 @@
 
 extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
 
 namespace absl {
 inline namespace debian3 {
@@ -27,6 +29,14 @@ Function* Real(const char* name) {
 [[maybe_unused]] const bool is_quiet =
     (SetMutexDeadlockDetectionMode(OnDeadlockCycle::kIgnore), true);
 
+// Whoever lets a Mutex go looks at what others wait for, and those may go on
+// before it has told the sanitizer.
+class LooksAtConditions {
+ public:
+  LooksAtConditions() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
+  ~LooksAtConditions() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+};
+
 }  // namespace
 
 void Mutex::Lock() {
@@ -39,7 +49,33 @@ void Mutex::Unlock() {
   static auto* const real =
       Real<void(Mutex*)>("_ZN4absl7debian35Mutex6UnlockEv");
   __tsan_release(this);
+  const LooksAtConditions looks;
   real(this);
+}
+
+void Mutex::Await(const Condition& condition) {
+  static auto* const real = Real<void(Mutex*, const Condition&)>(
+      "_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
+  __tsan_release(this);
+  {
+    const LooksAtConditions looks;
+    real(this, condition);
+  }
+  __tsan_acquire(this);
+}
+
+bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
+  static auto* const real = Real<bool(Mutex*, const Condition&, Duration)>(
+      "_ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_"
+      "8DurationE");
+  __tsan_release(this);
+  bool is_met = false;
+  {
+    const LooksAtConditions looks;
+    is_met = real(this, condition, timeout);
+  }
+  __tsan_acquire(this);
+  return is_met;
 }
 
 void Mutex::ReaderLock() {
