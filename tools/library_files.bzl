@@ -9,10 +9,16 @@ def _library_files_impl(context):
         for archive in (part.static_library, part.pic_static_library)
         if archive
     ]
-    return [DefaultInfo(files = depset(
+    files = depset(
         archives,
         transitive = [info.compilation_context.headers],
-    ))]
+    )
+
+    # Without runfiles a test that has them as data does not depend on them.
+    return [DefaultInfo(
+        files = files,
+        runfiles = context.runfiles(transitive_files = files),
+    )]
 
 library_files = rule(
     implementation = _library_files_impl,
