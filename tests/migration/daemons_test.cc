@@ -3,32 +3,26 @@
 // Two daemons as processes, with TLS, and the command as people and scripts run
 // it: there and back, killed at any moment, settled by hand.
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ferrybus/ringbuffer/testing/test_seed.h"
 #include "ferrybus/savestate/migration/migration_messages.h"
 #include "ferrybus/savestate/migration/ownership.h"
-#include "ferrybus/tests/migration/test_certificates.h"
+#include "ferrybus/tests/migration/two_daemons.h"
 #include "ferrybus/tests/migration/unix_relay.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -38,205 +32,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
-
-constexpr char kDaemon[] = "tools/migrate/ferrybus-migrated";
-constexpr char kCommand[] = "tools/migrate/ferrybus-migrate";
-constexpr char kMachineArgument[] =
-    "--machine=name=m,kind=memory,size=16MiB,dirty=8MiB/s";
-constexpr absl::Duration kPatience = absl::Seconds(60);
-
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// Starts a program with its output in files.
-pid_t Spawn(const std::vector<std::string>& arguments, const std::string& out,
-            const std::string& err) {
-  const pid_t child = fork();
-  if (child < 0) std::abort();  // kill(-1) would be everybody
-  if (child != 0) return child;
-  const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  dup2(out_fd, STDOUT_FILENO);
-  dup2(err_fd, STDERR_FILENO);
-  std::vector<char*> argv;
-  for (const std::string& each : arguments) {
-    argv.push_back(const_cast<char*>(each.c_str()));
-  }
-  argv.push_back(nullptr);
-  execv(argv[0], argv.data());
-  _exit(127);
-}
-
-int Wait(pid_t child) {
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-struct Result {
-  int code = -1;
-  std::string out;
-  std::string err;
-};
-
-// A daemon that keeps its port and its state folder when it starts again.
-class Host {
- public:
-  Host(const std::string& folder, const std::string& name,
-       const TlsFiles& files, const std::string& socket)
-      : prefix_(folder + "/" + name), files_(files), socket_(socket) {}
-  ~Host() {
-    if (pid_ > 0) Kill();
-  }
-
-  void Start(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {kDaemon,
-                                          "--listen",
-                                          absl::StrCat("127.0.0.1:", port_),
-                                          "--listen",
-                                          "unix:" + socket_,
-                                          "--ca",
-                                          files_.authority,
-                                          "--cert",
-                                          files_.certificate,
-                                          "--key",
-                                          files_.key,
-                                          "--state-dir",
-                                          prefix_ + ".state",
-                                          "--silence-max",
-                                          "3"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    std::filesystem::remove(prefix_ + ".out");  // of the process before
-    pid_ = Spawn(arguments, prefix_ + ".out", prefix_ + ".err");
-    const absl::Time until = absl::Now() + kPatience;
-    while (absl::Now() < until) {
-      const std::string out = ReadText(prefix_ + ".out");
-      const size_t at = out.find("127.0.0.1:");
-      if (at != std::string::npos && out.back() == '\n') {
-        port_ = std::stoi(out.substr(at + 10));
-        return;
-      }
-      absl::SleepFor(absl::Milliseconds(5));
-    }
-    FAIL() << "the daemon does not start: " << ReadText(prefix_ + ".err");
-  }
-  // Nothing, if it does not run: a pid of -1 is everybody.
-  void Kill() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    (void)Wait(pid_);
-    pid_ = -1;
-  }
-  int Terminate() {
-    if (pid_ <= 0) return -1;
-    kill(pid_, SIGTERM);
-    const int code = Wait(pid_);
-    pid_ = -1;
-    return code;
-  }
-
-  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
-  const std::string& socket() const { return socket_; }
-  std::string state() const { return prefix_ + ".state"; }
-
- private:
-  const std::string prefix_;
-  const TlsFiles files_;
-  const std::string socket_;
-  pid_t pid_ = -1;
-  int port_ = 0;
-};
-
-class DaemonsTest : public ::testing::Test {
- protected:
-  DaemonsTest() {
-    std::string pattern = ::testing::TempDir() + "/daemonsXXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    files_ = WriteTlsFiles(TestAuthority("daemons").Issue(), folder_);
-    // The path of a socket is short.
-    std::string sockets = "/tmp/daemonsXXXXXX";
-    sockets_ = mkdtemp(sockets.data());
-    for (const char* name : {"a", "b"}) {
-      hosts_.push_back(std::make_unique<Host>(
-          folder_, name, files_, absl::StrCat(sockets_, "/", name, ".sock")));
-    }
-  }
-  ~DaemonsTest() override {
-    hosts_.clear();
-    std::filesystem::remove_all(folder_);
-    std::filesystem::remove_all(sockets_);
-  }
-
-  std::vector<std::string> Command(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.begin(), {kCommand, "migrate"});
-    for (const std::string& each :
-         {std::string("--ca"), files_.authority, std::string("--cert"),
-          files_.certificate, std::string("--key"), files_.key}) {
-      arguments.push_back(each);
-    }
-    return arguments;
-  }
-  pid_t Begin(const std::vector<std::string>& arguments) const {
-    return Spawn(Command(arguments), folder_ + "/out", folder_ + "/err");
-  }
-  Result End(pid_t child) const {
-    const int code = Wait(child);
-    return {code, ReadText(folder_ + "/out"), ReadText(folder_ + "/err")};
-  }
-  Result Run(const std::vector<std::string>& arguments) const {
-    return End(Begin(arguments));
-  }
-  std::vector<std::string> StartArguments(int from, std::string to = "") const {
-    if (to.empty()) to = hosts_[1 - from]->address();
-    return {"start", "--machine", "m",     "--from", hosts_[from]->address(),
-            "--to",  to,          "--json"};
-  }
-  // The machine at a host, or null.
-  Json MachineAt(int host) const {
-    const Result result =
-        Run({"list", "--at", hosts_[host]->address(), "--json"});
-    EXPECT_EQ(result.code, 0) << result.err;
-    const Json list = Json::parse(result.out, nullptr, false);
-    if (!list.is_array() || list.empty()) return nullptr;
-    return list[0];
-  }
-  std::string OwnershipAt(int host) const {
-    const Json machine = MachineAt(host);
-    return machine.is_null() ? "none" : machine["ownership"].get<std::string>();
-  }
-  // The one owner, once nothing is undecided; else -1.
-  int Owner() const {
-    const absl::Time until = absl::Now() + kPatience;
-    while (absl::Now() < until) {
-      const Json machines[] = {MachineAt(0), MachineAt(1)};
-      int owners = 0;
-      int owner = -1;
-      bool is_settled = true;
-      for (int i : {0, 1}) {
-        if (machines[i].is_null()) continue;
-        if (machines[i]["phase"] != "") is_settled = false;
-        if (machines[i]["ownership"] == "prepared") is_settled = false;
-        if (machines[i]["ownership"] != "owner") continue;
-        ++owners;
-        owner = i;
-        EXPECT_THAT(machines[i]["status"].get<std::string>(),
-                    HasSubstr("fault=no"));
-      }
-      EXPECT_LE(owners, 1) << machines[0] << machines[1];
-      if (owners > 1) return -1;
-      if (is_settled && owners == 1) return owner;
-      absl::SleepFor(absl::Milliseconds(50));
-    }
-    return -1;
-  }
-
-  std::string folder_;
-  std::string sockets_;
-  TlsFiles files_;
-  std::vector<std::unique_ptr<Host>> hosts_;
-};
 
 TEST_F(DaemonsTest, ThereAndBackThreeTimes) {
   hosts_[0]->Start({kMachineArgument});
@@ -271,9 +66,7 @@ TEST_F(DaemonsTest, KilledAtAnyMoment) {
   int moved = 0;
   constexpr int kCases = 16;
   for (int i = 0; i < kCases; ++i) {
-    std::vector<std::string> arguments = StartArguments(owner);
-    arguments.insert(arguments.end(), {"--bandwidth-limit", "60MiB/s"});
-    const pid_t command = Begin(arguments);
+    const pid_t command = BeginSlowMove(owner);
     absl::SleepFor(absl::Milliseconds(random() % 1500));
     const int victims = 1 + static_cast<int>(random() % 3);
     for (int host : {0, 1}) {

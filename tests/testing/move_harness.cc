@@ -32,12 +32,23 @@ OfferParams MoveHarness::Params() {
 
 MoveHarness::MoveHarness(const Options& options) : options_(options) {
   memory_ = Must(MemfdGuestMemory::Create(options.ram_bytes));
+  OpenGuest();
+}
+
+void MoveHarness::OpenGuest() {
   pages_ = std::make_unique<vsc::GuestPages>(memory_.get());
   PortPair port = Must(CreatePort(memory_->file()));
   host_ends_ = std::move(port.host);
   guest_port_ = Must(vsc::GuestPort::Open(std::move(port.guest)));
-  guest_ = std::make_unique<vsc::Bus>(options.guest, memory_.get(),
+  guest_ = std::make_unique<vsc::Bus>(options_.guest, memory_.get(),
                                       pages_.get(), guest_port_->doorbell());
+}
+
+void MoveHarness::RestartGuest() {
+  DropHost();
+  guest_.reset();
+  guest_port_.reset();
+  OpenGuest();
 }
 
 void MoveHarness::OpenHostPort() {

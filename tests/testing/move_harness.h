@@ -43,6 +43,9 @@ class MoveHarness final : public vsp::BusObserver {
   void StartHost(vsp::Device* device);
   // The host's state, frozen.  Suspends and polls until it is quiescent.
   absl::StatusOr<std::string> Save();
+  // A guest that boots anew on the memory as it is; the host, if there is one,
+  // is dropped: it had the old guest's port.
+  void RestartGuest();
   // Ends the host as a kill would: nothing is called on the bus.
   void DropHost() {
     host_.reset();
@@ -69,6 +72,7 @@ class MoveHarness final : public vsp::BusObserver {
  private:
   void OnChannelFault(const vsp::ServerChannel& channel,
                       const std::string& reason) override;
+  void OpenGuest();
   void OpenHostPort();
   bool AnythingToRead() const;
 

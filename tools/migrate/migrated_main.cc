@@ -94,8 +94,20 @@ absl::Status ReadAddresses(const std::vector<std::string>& listen,
   return absl::OkStatus();
 }
 
+// Of what ends it; all threads that begin from here on leave them to this one.
+// gRPC's are among them, so this comes before all else.
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
 // Until somebody ends it.
 int Serve(Arguments& arguments) {
+  const sigset_t signals = BlockSignals();
   absl::StatusOr<TlsCredentials> credentials = LoadCredentials(arguments.tls);
   if (!credentials.ok()) return Cannot(credentials.status());
   DaemonOptions& options = arguments.daemon;
@@ -109,12 +121,6 @@ int Serve(Arguments& arguments) {
     if (!machine.ok()) return Cannot(machine.status());
     options.machines.push_back(*std::move(machine));
   }
-  // All threads that begin from here on leave them to this one.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   MemoryMachineKind memory;
   VmbusKind vmbus(arguments.images);
   options.kinds = {&memory, &vmbus};
