@@ -3,10 +3,12 @@
 """Spends a time on simulations and fuzzing, and enters what was run in a ledger.
 
 usage: soak.py --minutes M --commit ID --ledger FILE --work FOLDER
-               [--simulate PROGRAM] [--engine afl] FUZZ_PROGRAM[=CORPUS]...
+               [--simulate PROGRAM] [--engine afl] [--jobs N]
+               FUZZ_PROGRAM[=CORPUS]...
 
 Goes on where the ledger ends: simulations with the seed after the last one, the
-fuzz programs with the one that had the least of all.  What is found is printed,
+fuzz programs with the one that had the least of all.  N of them run at a time,
+by default as many as there are processors.  What is found is printed,
 stays in the work folder, and makes the exit code 1.  --summary FILE only prints
 what a ledger adds up to.
 
@@ -16,6 +18,8 @@ these afl:NAME.
 
 import argparse
 import collections
+import concurrent.futures
+import functools
 import os
 import pathlib
 import re
@@ -23,7 +27,7 @@ import subprocess
 import sys
 import time
 
-# Of the time; the rest is for fuzzing.
+# Of the processors' time; the rest is for fuzzing.
 SIMULATION_PART = 0.4
 FUZZ_SECONDS_MIN = 20
 AFL = "afl:"
@@ -150,6 +154,39 @@ def summary(entries):
         print(f"| {name} | {count:,} | {seconds / 3600:.2f} | {found} |")
 
 
+def tasks(arguments):
+    """What is to be run, in this order; each returns its Entry, or None if the
+    time is over."""
+    entries = read_ledger(arguments.ledger)
+    seconds = arguments.minutes * 60
+    end = time.monotonic() + seconds
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    left = seconds * arguments.jobs
+    if arguments.simulate:
+        part = min(seconds, left * SIMULATION_PART)
+        left -= part
+        yield functools.partial(simulate, arguments, entries, part)
+
+    prefix, engine = ((AFL, fuzz_afl) if arguments.engine == "afl"
+                      else ("", fuzz))
+    spent = collections.Counter()
+    for entry in entries:
+        spent[entry.part] += entry.seconds
+    programs = [tuple(each.partition("=")[::2]) for each in arguments.fuzz]
+    programs.sort(key=lambda each: spent[prefix + pathlib.Path(each[0]).name])
+    each_seconds = max(FUZZ_SECONDS_MIN, int(left / max(1, len(programs))))
+
+    def fuzz_in_time(program, corpus):
+        until_end = int(end - time.monotonic())
+        if until_end < FUZZ_SECONDS_MIN:
+            return None
+        return engine(arguments, program, corpus.split(",") if corpus else [],
+                      min(each_seconds, until_end))
+
+    for program, corpus in programs:
+        yield functools.partial(fuzz_in_time, program, corpus)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float)
@@ -159,6 +196,7 @@ def main():
     parser.add_argument("--simulate")
     parser.add_argument("--engine", choices=("libfuzzer", "afl"),
                         default="libfuzzer")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--summary", type=pathlib.Path)
     parser.add_argument("fuzz", nargs="*")
     arguments = parser.parse_args()
@@ -166,32 +204,14 @@ def main():
         summary(read_ledger(arguments.summary))
         return 0
 
-    entries = read_ledger(arguments.ledger)
-    end = time.monotonic() + arguments.minutes * 60
-    arguments.work.mkdir(parents=True, exist_ok=True)
     found = 0
-    if arguments.simulate:
-        entry = simulate(arguments, entries,
-                         arguments.minutes * 60 * SIMULATION_PART)
-        append(arguments.ledger, entry)
-        found += entry.found
-
-    prefix, engine = ((AFL, fuzz_afl) if arguments.engine == "afl"
-                      else ("", fuzz))
-    spent = collections.Counter()
-    for entry in entries:
-        spent[entry.part] += entry.seconds
-    programs = [tuple(each.partition("=")[::2]) for each in arguments.fuzz]
-    programs.sort(key=lambda each: spent[prefix + pathlib.Path(each[0]).name])
-    left = end - time.monotonic()
-    each_seconds = max(FUZZ_SECONDS_MIN, int(left / max(1, len(programs))))
-    for program, corpus in programs:
-        if time.monotonic() + FUZZ_SECONDS_MIN > end:
-            break
-        entry = engine(arguments, program, corpus.split(",") if corpus else [],
-                       each_seconds)
-        append(arguments.ledger, entry)
-        found += entry.found
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        runs = [pool.submit(task) for task in tasks(arguments)]
+        for run_of in concurrent.futures.as_completed(runs):
+            entry = run_of.result()
+            if entry:
+                append(arguments.ledger, entry)
+                found += entry.found
     summary(read_ledger(arguments.ledger))
     return 1 if found else 0
 

@@ -6,8 +6,9 @@
     tools/specification.py --check     fails if they are not up to date
     tools/specification.py --summary   prints how many rows have a test
 
-The rows are in docs/specification_rows.tsv (id, tab, description).  A test
-cites the rows that it proves in a comment right above it:
+The rows are in docs/specification_rows.tsv (id, tab, description; for a row that
+stays open, another tab and why).  A test cites the rows that it proves in a
+comment right above it:
 
     // bad:R6 bad:R7
     TEST(RingConsumerTest, FaultsOnOffsetBeyondLength) {
@@ -35,6 +36,9 @@ KINDS = {
     "quirk": "Where implementations differ",
 }
 
+# `open`: why it has no test.
+Row = collections.namedtuple("Row", "description open", defaults=("",))
+
 _CITATION = re.compile(r"\b(%s):([A-Z]+\d+)(-[A-Z]*\d+)?" % "|".join(KINDS))
 _ONLY_CITATIONS = re.compile(r"//[\s,;]*((%s):\S+[\s,;]*)+$" % "|".join(KINDS))
 _TEST = re.compile(
@@ -44,16 +48,18 @@ _FUZZ = re.compile(r'^extern "C" int (LLVMFuzzerTestOneInput)\(')
 
 
 def read_rows(root):
-    """Returns {id: description} in the order of the file."""
+    """Returns {id: Row} in the order of the file."""
     rows = {}
     lines = (root / ROWS_FILE).read_text().splitlines()
     for number, line in enumerate(lines, 1):
-        row, tab, description = line.partition("\t")
-        if not tab or not description or not _CITATION.fullmatch(row):
-            raise SystemExit(f"{ROWS_FILE}:{number}: want id, tab, description")
+        row, *texts = line.split("\t")
+        if len(texts) not in (1, 2) or not all(texts) or (
+                not _CITATION.fullmatch(row)):
+            raise SystemExit(f"{ROWS_FILE}:{number}: want id, tab, description "
+                             "and, if it stays open, tab and why")
         if row in rows:
             raise SystemExit(f"{ROWS_FILE}:{number}: {row} is there twice")
-        rows[row] = description
+        rows[row] = Row(*texts)
     return rows
 
 
@@ -118,6 +124,9 @@ def scan(root, rows):
             elif row not in rows:
                 complaints.append(f"{text}: cites {row}, which is not in "
                                   f"{ROWS_FILE}")
+            elif rows[row].open:
+                complaints.append(f"{text}: cites {row}, which {ROWS_FILE} "
+                                  "calls open")
             elif text not in proofs[row]:
                 proofs[row].append(text)
     return proofs, complaints
@@ -148,8 +157,9 @@ def generated(rows, proofs):
                 by_file[path].append(f"`{name}`")
             shown = "<br>".join(f"{path}: {', '.join(names)}"
                                 for path, names in by_file.items())
-            description = rows[row].replace("|", "\\|")
-            lines.append(f"| {row} | {description} | {shown or 'open'} |")
+            shown = shown or ": ".join(filter(None, ("open", rows[row].open)))
+            description = rows[row].description.replace("|", "\\|")
+            lines.append(f"| {row} | {description} | {shown} |")
         lines.append("")
     return "\n".join(lines + [END])
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""tools/specification.py and tools/test_report.py do what they say."""
+"""tools/specification.py, test_report.py and soak.py do what they say."""
 
 import contextlib
 import io
@@ -9,10 +9,12 @@ import pathlib
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import soak  # pylint: disable=wrong-import-position
 import specification  # pylint: disable=wrong-import-position
 import test_report  # pylint: disable=wrong-import-position
 
@@ -88,9 +90,20 @@ class SpecificationTest(unittest.TestCase):
                 self.assertEqual(code, 1)
                 self.assertIn(complaint, text)
 
+    def test_a_row_that_stays_open_says_why(self):
+        rows = "bad:R1\tone\tno such device\nbad:R2\ttwo\n"
+        (self.root / specification.ROWS_FILE).write_text(rows)
+        self.run_on("// bad:R2\nTEST(B, C) {}\n")
+        self.assertIn("| bad:R1 | one | open: no such device |",
+                      self.document())
+        self.run_on("// bad:R1\nTEST(B, C) {}\n")
+        code, text = self.run_on("// bad:R1\nTEST(B, C) {}\n", "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("calls open", text)
+
     def test_rows_file_is_checked(self):
         for rows in ("bad:R1 one\n", "bad:R1\tone\nbad:R1\ttwo\n",
-                     "other:R1\tone\n"):
+                     "other:R1\tone\n", "bad:R1\tone\t\n"):
             with self.subTest(rows=rows):
                 (self.root / specification.ROWS_FILE).write_text(rows)
                 with self.assertRaises(SystemExit):
@@ -164,6 +177,63 @@ class TestReportTest(unittest.TestCase):
         self.assertEqual(self.report([], 36), (1, "0 passed, 1 failed"))
         self.assertEqual(
             quietly(test_report.main, [str(self.folder / "none"), "2"])[0], 1)
+
+
+class SoakTest(unittest.TestCase):
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.ledger = self.folder / "ledger.tsv"
+
+    def program(self, name, script):
+        path = self.folder / name
+        path.write_text("#!/bin/sh\n" + script)
+        path.chmod(0o755)
+        return str(path)
+
+    def soak(self, *arguments):
+        command = ["soak.py", "--minutes=1", "--commit=c0ffee",
+                   f"--ledger={self.ledger}", f"--work={self.folder}/work",
+                   *arguments]
+        with mock.patch.object(sys, "argv", command):
+            return quietly(soak.main)
+
+    def fuzzer(self, name, count, code=0):
+        return self.program(name, f"echo stat::number_of_executed_units: "
+                            f"{count}\nexit {code}\n")
+
+    def test_goes_on_where_the_ledger_ends(self):
+        self.ledger.write_text("\t".join(soak.COLUMNS) +
+                               "\nc0\tsimulation\t1\t500\t9\t0"
+                               "\nc0\tmuch_fuzz\t0\t70\t9\t0\n")
+        # One portion of seeds takes longer than there is time.
+        simulate = self.program(
+            "simulate", f"echo $1 >>{self.folder}/asked\nsleep 1.5\n"
+            "echo 500 seeds, 0 failed\n")
+        code, _ = self.soak("--jobs=1", "--minutes=0.05",
+                            f"--simulate={simulate}")
+        self.assertEqual(code, 0)
+        self.assertEqual((self.folder / "asked").read_text(),
+                         "--from-seed=501\n")
+        code, _ = self.soak("--jobs=1", self.fuzzer("much_fuzz", 7),
+                            self.fuzzer("none_fuzz", 8) + "=a,b")
+        self.assertEqual(code, 0)
+        runs = [(entry.part, entry.first, entry.count)
+                for entry in soak.read_ledger(self.ledger)[2:]]
+        self.assertEqual(runs, [("simulation", 501, 500), ("none_fuzz", 0, 8),
+                                ("much_fuzz", 0, 7)])
+
+    def test_what_is_found_is_a_failure_and_in_the_ledger(self):
+        fuzzers = [self.fuzzer(f"f{i}_fuzz", 3, int(i == 5)) for i in range(9)]
+        code, _ = self.soak("--jobs=4", *fuzzers)
+        self.assertEqual(code, 1)
+        entries = soak.read_ledger(self.ledger)
+        self.assertEqual(sorted(entry.part for entry in entries),
+                         [f"f{i}_fuzz" for i in range(9)])
+        self.assertEqual([entry.part for entry in entries if entry.found],
+                         ["f5_fuzz"])
 
 
 if __name__ == "__main__":
