@@ -73,7 +73,7 @@ void DaemonHost::Start(const std::vector<std::string>& more) {
       "--state-dir",
       prefix_ + ".state",
       "--silence-max",
-      absl::StrCat(absl::ToInt64Seconds(kSilenceMax))};
+      absl::StrCat(absl::ToDoubleSeconds(silence_max_))};
   arguments.insert(arguments.end(), more.begin(), more.end());
   std::filesystem::remove(prefix_ + ".out");  // of the process before
   pid_ = Spawn(arguments, prefix_ + ".out", prefix_ + ".err");

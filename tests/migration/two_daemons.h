@@ -27,8 +27,6 @@ inline constexpr char kCommand[] = "tools/migrate/ferrybus-migrate";
 inline constexpr char kMachineArgument[] =
     "--machine=name=m,kind=memory,size=16MiB,dirty=8MiB/s";
 inline constexpr absl::Duration kPatience = absl::Seconds(60);
-// After which a peer that says nothing counts as lost.
-inline constexpr absl::Duration kSilenceMax = absl::Seconds(3);
 
 std::string ReadText(const std::string& path);
 // Starts a program with its output in files.
@@ -51,6 +49,8 @@ class DaemonHost {
       : prefix_(folder + "/" + name), files_(files), socket_(socket) {}
   ~DaemonHost() { Kill(); }
 
+  // After which a peer that says nothing counts as lost; from the next start.
+  void set_silence_max(absl::Duration silence) { silence_max_ = silence; }
   void Start(const std::vector<std::string>& more = {});
   // Nothing, if it does not run.
   void Kill();
@@ -67,6 +67,7 @@ class DaemonHost {
   const std::string prefix_;
   const TlsFiles files_;
   const std::string socket_;
+  absl::Duration silence_max_ = absl::Seconds(3);
   pid_t pid_ = -1;
   int port_ = 0;
 };
