@@ -56,7 +56,7 @@ absl::StatusOr<std::unique_ptr<PageLog>> PageLog::Map(uint64_t page_count,
   void* const memory =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
            MAP_SHARED | (path.empty() ? MAP_ANONYMOUS : 0), file.get(), 0);
-  if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "mmap");
+  if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "page log: mmap");
   return absl::WrapUnique(
       new PageLog({static_cast<std::atomic<uint64_t>*>(memory), words}));
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -376,7 +377,7 @@ absl::Status CheckpointFolder::Error(int64_t result,
     case ENOMEM:
     case EINTR:
       return absl::UnavailableError(
-          absl::StrFormat("%s: errno %d", text, error));
+          absl::StrFormat("%s: %s", text, std::strerror(error)));
     default:
       return absl::ErrnoToStatus(error, text);
   }

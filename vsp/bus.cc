@@ -2,6 +2,7 @@
 
 #include "ferrybus/vsp/bus.h"
 
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "ferrybus/channel/check.h"
 #include "ferrybus/channel/monitor_page.h"
 #include "ferrybus/channel/ring_pair.h"
 #include "ferrybus/savestate/fault_points.h"
@@ -36,8 +36,9 @@ Bus::Bus(const BusOptions& options, const GuestMemory* memory,
       memory_(memory),
       doorbell_(doorbell),
       observer_(observer),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  FERRYBUS_CHECK(wake_.valid(), "no eventfd to be had");
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      wake_status_(wake_.valid() ? absl::OkStatus()
+                                 : absl::ErrnoToStatus(errno, "bus: eventfd")) {
   options_.connection = ConnectionOptions(options, *memory);
   if (options.counters != nullptr) signals_in_.resize(kMaxChannelId + 1);
   connection_ = std::make_unique<ServerConnection>(
@@ -52,6 +53,7 @@ absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device) {
 
 absl::StatusOr<OfferId> Bus::Offer(const OfferParams& params, Device* device,
                                    const ChannelSettings& settings) {
+  if (!wake_status_.ok()) return wake_status_;
   if (settings.force_new_channel) connection_->AbandonSaved(params);
   const absl::StatusOr<OfferId> offer = connection_->AddOffer(params);
   if (!offer.ok()) return offer;
@@ -133,7 +135,11 @@ void Bus::OnOpenRequested(OfferId offer, const OpenRequest& request,
   (void)connection_->OpenCompleted(offer,
                                    opened.ok() ? 0 : kStatusUnsuccessful);
   // Nothing if the device has closed the channel from inside OnOpened.
-  if (opened.ok()) its->life_.Resume();
+  if (opened.ok()) {
+    its->life_.Resume();
+  } else if (its != nullptr && observer_ != nullptr) {
+    observer_->OnOpenRefused(*its, opened);
+  }
 }
 
 absl::Status Bus::OpenChannel(ServerChannel& channel,

@@ -78,6 +78,12 @@ class BusObserver {
                               const std::string& reason) {
     (void)channel, (void)reason;
   }
+  // A channel that the guest opens was refused: by its device, or for want of
+  // address space for its rings.  The guest may try again.
+  virtual void OnOpenRefused(const ServerChannel& channel,
+                             const absl::Status& why) {
+    (void)channel, (void)why;
+  }
   // The guest connects to a socket service (vsp/socket/socket_device.h).  True:
   // it is answered, now or later, by Bus::Offer of SocketDevice::Params with
   // the request's service and endpoint, or by Bus::RefuseTlConnect.  False
@@ -114,7 +120,8 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
       BusObserver* observer = nullptr);
   ~Bus() override;
 
-  // Offers a channel; errors as ServerConnection::AddOffer.
+  // Offers a channel; errors as ServerConnection::AddOffer.  ResourceExhausted:
+  // no descriptor was left for wake_fd().
   absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device);
   // With settings of its own instead of BusOptions::endpoint.
   absl::StatusOr<OfferId> Offer(const OfferParams& params, Device* device,
@@ -267,6 +274,7 @@ class Bus final : private ServerEvents, private ServerChannel::Host {
   Doorbell* const doorbell_;
   BusObserver* const observer_;
   UniqueFd wake_;
+  absl::Status wake_status_;  // why there is none
   // wake_ may be readable: spares a poll without news the system call.
   std::atomic<bool> is_awake_{false};
   std::unique_ptr<ServerConnection> connection_;

@@ -218,6 +218,7 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::Restore(
   absl::Status status = PassFaultPoint(FaultPoint::kRestorePlan);
   if (!status.ok()) return status;
   auto bus = std::make_unique<Bus>(options, memory, doorbell, observer);
+  if (!bus->wake_status_.ok()) return bus->wake_status_;
   absl::StatusOr<RestorePlan> plan = PlanRestore(saved, bus->options_, devices);
   status = plan.status();
   status.Update(PassFaultPoint(FaultPoint::kRestoreConnection));
@@ -285,6 +286,7 @@ absl::StatusOr<std::unique_ptr<Bus>> Bus::RestoreConnection(
         "the saved state has no section \"connection\"");
   }
   auto bus = std::make_unique<Bus>(options, memory, doorbell, observer);
+  if (!bus->wake_status_.ok()) return bus->wake_status_;
   absl::StatusOr<CheckedServerConnection> connection =
       ParseServerConnection(section->body, bus->options_.connection);
   if (!connection.ok()) return connection.status();

@@ -155,7 +155,14 @@ absl::StatusOr<Port> ReceivePort(int socket) {
         absl::StrCat("port: the first ", got, " bytes are not the greeting \"",
                      kGreeting, "\"; is the peer another program or version?"));
   }
-  if (count != kDescriptors || (message.msg_flags & MSG_CTRUNC) != 0) {
+  const bool is_cut = (message.msg_flags & MSG_CTRUNC) != 0;
+  // There was room in the message, but none in this process.
+  if (is_cut && count < kMaxDescriptors) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "port: only ", count,
+        " descriptors could be received: ", std::strerror(EMFILE), "?"));
+  }
+  if (count != kDescriptors || is_cut) {
     return absl::InvalidArgumentError(
         absl::StrCat("port: ", count, " descriptors came, not ", kDescriptors));
   }

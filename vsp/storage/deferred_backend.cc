@@ -55,14 +55,20 @@ absl::StatusOr<std::unique_ptr<DeferredBackend>> DeferredBackend::Create(
   absl::StatusOr<uint64_t> size = SizeOf(path);
   if (!size.ok()) return size.status();
   UniqueFd event(epoll_create1(EPOLL_CLOEXEC));
-  if (!event.valid()) return absl::ErrnoToStatus(errno, "epoll_create1");
+  if (!event.valid()) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": epoll_create1"));
+  }
+  UniqueFd failed_event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!failed_event.valid()) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": eventfd"));
+  }
   return absl::WrapUnique(
       new DeferredBackend(path, options,
                           {.size_bytes = *size,
                            .read_only = options.image.read_only,
                            .can_discard = true,
                            .description = "not opened yet"},
-                          std::move(event)));
+                          std::move(event), std::move(failed_event)));
 }
 
 absl::Status DeferredBackend::Open() {
@@ -80,7 +86,6 @@ absl::Status DeferredBackend::Open() {
     backend_ = *std::move(backend);
     Watch(event_.get(), backend_->event_fd());
   } else {
-    failed_event_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     Watch(event_.get(), failed_event_.get());
   }
   return status_;

@@ -30,7 +30,7 @@ namespace ferrybus::vsp {
 
 class DeferredBackend final : public BlockBackend {
  public:
-  // Errors: of finding the image's size.
+  // Errors: of finding the image's size; no descriptors.
   static absl::StatusOr<std::unique_ptr<DeferredBackend>> Create(
       const std::string& path, const BlockBackendOptions& options);
 
@@ -48,18 +48,21 @@ class DeferredBackend final : public BlockBackend {
 
  private:
   DeferredBackend(std::string path, BlockBackendOptions options,
-                  BlockBackendInfo info, UniqueFd event)
+                  BlockBackendInfo info, UniqueFd event, UniqueFd failed_event)
       : path_(std::move(path)),
         options_(std::move(options)),
         info_(std::move(info)),
-        event_(std::move(event)) {}
+        event_(std::move(event)),
+        failed_event_(std::move(failed_event)) {}
 
   const std::string path_;
   const BlockBackendOptions options_;
   const BlockBackendInfo info_;
   // An epoll instance: the backend's own event once it is open.
   UniqueFd event_;
-  UniqueFd failed_event_;  // readable while `failed_` is not empty
+  // Readable while `failed_` is not empty.  Made in time: what cannot be opened
+  // may be so for want of descriptors.
+  UniqueFd failed_event_;
   bool was_opened_ = false;
   absl::Status status_;
   std::unique_ptr<BlockBackend> backend_;

@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<BlockBackend>> ThreadPoolBackend::Create(
   const int event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event_fd < 0) {
     return absl::UnavailableError(
-        absl::StrCat("eventfd: ", std::strerror(errno)));
+        absl::StrCat("thread backend: eventfd: ", std::strerror(errno)));
   }
   return std::unique_ptr<BlockBackend>(
       new ThreadPoolBackend(std::move(file), event_fd, options));

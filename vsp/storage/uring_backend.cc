@@ -32,7 +32,7 @@ absl::StatusOr<std::unique_ptr<BlockBackend>> UringBackend::Create(
     const int error = errno;
     io_uring_queue_exit(&ring);
     return absl::UnavailableError(
-        absl::StrCat("eventfd: ", std::strerror(error)));
+        absl::StrCat("io_uring: eventfd: ", std::strerror(error)));
   }
   if (int error = io_uring_register_eventfd(&ring, event_fd); error < 0) {
     close(event_fd);

@@ -37,11 +37,16 @@ constexpr int kBacklog = 16;
 absl::Status RemoveStale(const std::string& path) {
   struct stat info = {};
   if (lstat(path.c_str(), &info) != 0) return absl::OkStatus();
-  if (!S_ISSOCK(info.st_mode) || UnixSocket::Connect(path, kProbeTime).ok()) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        path, S_ISSOCK(info.st_mode) ? ": another process listens there"
-                                     : ": there is something else"));
+  if (!S_ISSOCK(info.st_mode)) {
+    return absl::AlreadyExistsError(path + ": there is something else");
   }
+  const absl::Status probe = UnixSocket::Connect(path, kProbeTime).status();
+  if (probe.ok()) {
+    return absl::AlreadyExistsError(path + ": another process listens there");
+  }
+  // Else it is not known: no descriptor to look with, or one who listens has no
+  // time.
+  if (!absl::IsUnavailable(probe)) return probe;
   unlink(path.c_str());
   return absl::OkStatus();
 }
@@ -84,12 +89,12 @@ absl::Status UnixServer::Start() {
   absl::StatusOr<std::string> path = ParseUnixAddress(options_.address);
   absl::Status status = path.ok() ? RemoveStale(*path) : path.status();
   if (!status.ok()) return status;
+  stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_.valid()) return absl::ErrnoToStatus(errno, "eventfd");
   absl::StatusOr<UniqueFd> listener = Listen(*path);
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
   path_ = *std::move(path);
-  stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop_.valid()) return absl::ErrnoToStatus(errno, "eventfd");
   acceptor_ = std::thread([this] { AcceptAll(); });
   return absl::OkStatus();
 }
@@ -192,7 +197,15 @@ bool UnixServer::Read(UnixSocket& socket, const std::string& ticket,
   while (true) {
     absl::StatusOr<Frame> frame =
         socket.Receive(options_.limits, absl::InfiniteFuture());
-    if (!frame.ok()) return false;
+    if (!frame.ok()) {
+      // Of a machine that has not begun to come, nobody else says why.
+      if (!absl::IsOutOfRange(frame.status()) &&
+          arrivals_.Find(ticket) == nullptr) {
+        (void)socket.Send(FrameKind::kMessage,
+                          SerializeMessage(Abort{.reason = frame.status()}));
+      }
+      return false;
+    }
     if (frame->kind == FrameKind::kMessage) {
       *message = {.bytes = std::move(frame->bytes),
                   .descriptors = std::move(frame->descriptors)};

@@ -58,9 +58,13 @@ absl::StatusOr<std::unique_ptr<UnixSocket>> UnixSocket::Connect(
   while (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
                  sizeof(address)) != 0) {
     // EAGAIN: as many as it lets wait do so.
-    if ((errno != EAGAIN && errno != EINTR) || savestate::SteadyNow() > until) {
+    if (errno != EAGAIN && errno != EINTR) {
       return absl::UnavailableError(
           absl::StrCat(path, ": ", std::strerror(errno)));
+    }
+    if (savestate::SteadyNow() > until) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(path, ": who listens there does not accept"));
     }
     absl::SleepFor(kConnectAgainAfter);
   }
@@ -175,8 +179,13 @@ absl::Status UnixSocket::ReceiveAll(absl::Span<char> out,
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) return absl::UnavailableError(std::strerror(errno));
     TakeDescriptors(message, descriptors);
-    if ((message.msg_flags & MSG_CTRUNC) != 0 ||
-        descriptors->size() > descriptors_max) {
+    // `control` has room for all that can be sent.
+    if ((message.msg_flags & MSG_CTRUNC) != 0) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "only ", descriptors->size(),
+          " descriptors could be received: ", std::strerror(EMFILE), "?"));
+    }
+    if (descriptors->size() > descriptors_max) {
       return absl::InvalidArgumentError("more descriptors than announced");
     }
     if (size == 0) {

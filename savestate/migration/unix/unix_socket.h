@@ -45,6 +45,7 @@ struct Frame {
 class UnixSocket {
  public:
   // PermissionDenied: the process at the other end is another user's.
+  // Unavailable: nobody listens there.  DeadlineExceeded: too many wait there.
   static absl::StatusOr<std::unique_ptr<UnixSocket>> Connect(
       const std::string& path, absl::Duration timeout);
   // One that was accepted.
