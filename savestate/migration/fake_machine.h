@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -61,7 +62,9 @@ class FakeDevice final : public Migratable, public DirtyTracking {
   // To save wrongly on purpose.
   void set_forgets_to_mark(bool forgets) { forgets_to_mark_ = forgets; }
 
-  void set_creation_parameters(std::string text) { parameters_ = text; }
+  void set_creation_parameters(std::string text) {
+    parameters_ = std::move(text);
+  }
 
   // Migratable.
   std::string CreationParameters() const override { return parameters_; }
