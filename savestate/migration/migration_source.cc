@@ -381,7 +381,8 @@ std::optional<OutgoingMigrationMessage> MigrationSource::TakeMessage() {
   return message;
 }
 
-void MigrationSource::Send(Message message, std::vector<int> descriptors) {
+void MigrationSource::Send(const Message& message,
+                           std::vector<int> descriptors) {
   outgoing_.push_back({.bytes = SerializeMessage(message),
                        .descriptors = std::move(descriptors)});
   if (listener_ != nullptr) listener_->OnOutput();

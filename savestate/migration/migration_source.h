@@ -169,7 +169,7 @@ class MigrationSource {
   void RetireDevices();
   void Fail(const absl::Status& why, bool tell_peer);
   void Finish(SourcePhase phase, const absl::Status& status);
-  void Send(Message message, std::vector<int> descriptors = {});
+  void Send(const Message& message, std::vector<int> descriptors = {});
   void SetPhase(SourcePhase phase);
   void CloseBlocks();
   SourcePhase phase() const { return phase_; }

@@ -370,7 +370,7 @@ std::optional<std::string> MigrationTarget::TakeMessage() {
   return message;
 }
 
-void MigrationTarget::Send(Message message) {
+void MigrationTarget::Send(const Message& message) {
   outgoing_.push_back(SerializeMessage(message));
 }
 

@@ -159,9 +159,9 @@ class MigrationTarget {
   void Discard(const absl::Status& why, bool tell_peer);
   void DiscardPrepared(const absl::Status& why);
   void CloseBlocks();
-  void Send(Message message);
+  void Send(const Message& message);
   void SetPhase(TargetPhase phase, const absl::Status& status = {});
-  bool CheckPhase(TargetPhase phase, const Message& message);
+  bool CheckPhase(TargetPhase wanted, const Message& message);
 
   const TargetOptions options_;
   TargetHost* const host_;

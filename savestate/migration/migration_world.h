@@ -107,8 +107,8 @@ class MigrationWorld final : public TargetHost {
   static absl::Status MakePages(Host& host, MemoryOrigin origin);
   void DoRequest();
   void Do(LinkFault fault);
-  void Kill(int host);
-  void Restart(int host);
+  void Kill(int index);
+  void Restart(int index);
   void Disconnect();
   void StepSource();
   void StepTarget();

@@ -107,6 +107,10 @@ class Device {
 
   // `fault`, if any, is of the new process.
   void StartNewProcess(const Fault* fault) {
+    // A delay lasts for ever; whatever else happens does not depend on time.
+    const bool is_waited_for =
+        fault != nullptr && fault->kind == FaultKind::kDelay;
+    answer_max_ = is_waited_for ? absl::Seconds(1) : absl::Seconds(60);
     auto [update, its_update] = Sockets(SOCK_STREAM);
     auto [commands, its_commands] = Sockets(SOCK_SEQPACKET);
     process_id_ = fork();
@@ -123,7 +127,7 @@ class Device {
   absl::Status Update() {
     auto successor = RemoteSuccessor::Create(
         std::move(update_), std::move(process_), memory_, file_.get(),
-        {.answer_max = absl::Milliseconds(200)});
+        {.answer_max = answer_max_});
     if (!successor.ok()) return successor.status();
     return HotUpdate(memory_, &driver_, *std::move(successor)).Run();
   }
@@ -183,6 +187,7 @@ class Device {
   std::unique_ptr<vsp::HotUpdateDriver> driver_;
   pid_t process_id_ = -1;
   UniqueFd process_, update_, commands_;
+  absl::Duration answer_max_;
 };
 
 // Whatever becomes of the new process: the old driver runs on, with its sum.

@@ -71,6 +71,7 @@ MachineStore::Slot::CreateDevices(const migration::Hello& hello,
                                   std::vector<int> descriptors,
                                   bool is_recovery) {
   std::vector<UniqueFd> shared;
+  shared.reserve(descriptors.size());
   for (int each : descriptors) shared.emplace_back(each);
   MachineKind* kind = nullptr;
   for (MachineKind* each : store_->kinds_) {

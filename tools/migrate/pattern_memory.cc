@@ -2,6 +2,7 @@
 
 #include "ferrybus/tools/migrate/pattern_memory.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -41,7 +42,7 @@ uint64_t PatternMemory::writes() const {
 }
 
 uint64_t PatternMemory::PageOf(uint64_t write) const {
-  const uint64_t others = pages() - 1;
+  const uint64_t others = std::max<uint64_t>(pages(), 2) - 1;
   return 1 + (write < others ? write : Mix(write) % others);
 }
 

@@ -82,6 +82,7 @@ class MigrationServer::Service final : public v1::MigrationTransport::Service {
                    .silence_max = options.silence_max,
                    .arrivals_max = options.arrivals_max,
                    .limits = options.limits},
+                  // NOLINTNEXTLINE: what `ask` owns is moved into the options.
                   registry, book) {}
 
   const ServerOptions& options() const { return options_; }

@@ -90,7 +90,9 @@ absl::Status UnixServer::Start() {
   absl::Status status = path.ok() ? RemoveStale(*path) : path.status();
   if (!status.ok()) return status;
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop_.valid()) return absl::ErrnoToStatus(errno, "eventfd");
+  if (!stop_.valid()) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(*path, ": eventfd"));
+  }
   absl::StatusOr<UniqueFd> listener = Listen(*path);
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
