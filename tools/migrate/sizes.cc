@@ -20,8 +20,8 @@ constexpr Unit kUnits[] = {
     {"GiB", uint64_t{1} << 30},
     {"TiB", uint64_t{1} << 40},
     {"kB", 1000},
-    {"MB", 1000 * 1000},
-    {"GB", 1000 * 1000 * 1000},
+    {"MB", 1'000'000},
+    {"GB", 1'000'000'000},
     {"B", 1},
 };
 constexpr double kSizeMax = 1e18;

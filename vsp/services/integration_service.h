@@ -95,7 +95,7 @@ class IntegrationService : public Device {
   void ProcessPacket(IncomingPacket packet) final;
   absl::StatusOr<std::string> SaveDevice() final;
   absl::Status OnRestored(ServerChannel& channel,
-                          absl::Span<const std::byte> state) final;
+                          absl::Span<const std::byte> bytes) final;
 
  protected:
   struct Kind {

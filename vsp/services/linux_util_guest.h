@@ -39,7 +39,7 @@ class LinuxUtilGuest {
 
   // The answer; without, the guest drops the message: it is too short.
   std::optional<std::vector<std::byte>> Handle(
-      absl::Span<const std::byte> message);
+      absl::Span<const std::byte> bytes);
 
   // -- What it was told ----------------------------------------------------
   ic::Version framework;
@@ -59,14 +59,14 @@ class LinuxUtilGuest {
   // Each takes and fills the body; the status of the answer follows.  False:
   // too short.
   bool Negotiate(absl::Span<std::byte> body, ic::Header* header);
-  bool Heartbeat(absl::Span<std::byte> body);
-  bool Shutdown(absl::Span<const std::byte> body, uint32_t* status);
-  bool TimeSync(absl::Span<const std::byte> body);
+  bool Heartbeat(absl::Span<std::byte> bytes);
+  bool Shutdown(absl::Span<const std::byte> bytes, uint32_t* status);
+  bool TimeSync(absl::Span<const std::byte> bytes);
   bool KeyValue(absl::Span<std::byte> body, uint32_t* status);
-  uint32_t Get(absl::Span<std::byte> body);
-  uint32_t Set(absl::Span<const std::byte> body);
-  uint32_t Delete(absl::Span<const std::byte> body);
-  uint32_t Enumerate(absl::Span<std::byte> body);
+  uint32_t Get(absl::Span<std::byte> bytes);
+  uint32_t Set(absl::Span<const std::byte> bytes);
+  uint32_t Delete(absl::Span<const std::byte> bytes);
+  uint32_t Enumerate(absl::Span<std::byte> bytes);
 
   const ic::MessageType service_;
 };

@@ -67,7 +67,7 @@ class SocketDevice final : public Device, private SocketStream::Sink {
   }
   absl::StatusOr<std::string> SaveDevice() override;
   absl::Status OnRestored(ServerChannel& channel,
-                          absl::Span<const std::byte> state) override;
+                          absl::Span<const std::byte> bytes) override;
   absl::Status RestorePacket(IncomingPacket packet,
                              absl::Span<const std::byte> blob) override;
 

@@ -47,10 +47,10 @@ class DeferredBackend final : public BlockBackend {
   int event_fd() const override { return event_.get(); }
 
  private:
-  DeferredBackend(std::string path, BlockBackendOptions options,
+  DeferredBackend(std::string path, const BlockBackendOptions& options,
                   BlockBackendInfo info, UniqueFd event, UniqueFd failed_event)
       : path_(std::move(path)),
-        options_(std::move(options)),
+        options_(options),
         info_(std::move(info)),
         event_(std::move(event)),
         failed_event_(std::move(failed_event)) {}
