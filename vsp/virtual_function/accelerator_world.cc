@@ -63,8 +63,9 @@ std::vector<migration::DirtySegment> AcceleratorHost::DirtySegments() const {
 void AcceleratorHost::StartInterrupts() {
   (void)table.Resume();
   for (uint32_t i = 0; i < table.vectors(); ++i) {
-    WriteTable<uint64_t>(table, i * 16, kInterruptRange + i * 16);
-    WriteTable<uint32_t>(table, i * 16 + 8, 0x40 + i);
+    const uint64_t offset = uint64_t{i} * 16;
+    WriteTable<uint64_t>(table, offset, kInterruptRange + offset);
+    WriteTable<uint32_t>(table, offset + 8, 0x40 + i);
     Mask(i, false);
   }
   (void)table.WriteControl(MsixTable::kEnable);

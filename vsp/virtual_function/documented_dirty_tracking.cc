@@ -58,7 +58,7 @@ absl::StatusOr<BasisId> DocumentedDirtyTracking::CreateBasis(
     return absl::ResourceExhaustedError(
         absl::StrCat(kBasesMax, " bases, which is the limit; destroy one"));
   }
-  const PVOID handle = functions_.create_memory_basis(functions_.context, args);
+  void* const handle = functions_.create_memory_basis(functions_.context, args);
   if (handle == nullptr) {
     return absl::ResourceExhaustedError(
         "DxgkDdiCreateMemoryBasis of the driver gave no handle");

@@ -30,6 +30,7 @@ int32_t SaveBytes(UINT64* size, BYTE* data, const std::string& state,
     return STATUS_SUCCESS;
   }
   if (*size < state.size()) return STATUS_BUFFER_TOO_SMALL;
+  // Bytes, not text: without an end.  NOLINTNEXTLINE
   std::memcpy(data, state.data(), state.size());
   *size = state.size();
   return STATUS_SUCCESS;
@@ -122,7 +123,7 @@ PVOID CreateMemoryBasis(PVOID context, const DXGKARG_CREATEMEMORYBASIS* args) {
   auto basis = std::make_unique<DocumentedDriver::Basis>();
   basis->segment = args->SegmentId;
   basis->ranges.assign(args->Ranges, args->Ranges + args->RangeCount);
-  const PVOID handle = basis.get();
+  void* const handle = basis.get();
   driver->bases[handle] = std::move(basis);
   return handle;
 }
@@ -284,7 +285,7 @@ void DocumentedDriver::SendEvent(const std::string& text) {
   event.PartitionId = 5;
   for (size_t i = 0; i < FERRYBUS_TRIAGE_DESCRIPTION_MAX && i < text.size();
        ++i) {
-    event.EventDescription[i] = static_cast<WCHAR>(text[i]);
+    event.EventDescription[i] = static_cast<unsigned char>(text[i]);
   }
   event.EventData1 = 11;
   event.EventData5 = 55;
