@@ -177,10 +177,9 @@ absl::Status SimulatedHost::StartSuccessor(const std::string& saved,
                                            bool is_late) {
   Enter();
   if (function_ != nullptr) function_->Confirm();
-  predecessor_.emplace();
-  predecessor_->function = std::move(function_);
-  predecessor_->slots = std::exchange(slots_, {});
-  predecessor_->bus = std::move(bus_);
+  predecessor_ = Process{.function = std::move(function_),
+                         .slots = std::exchange(slots_, {}),
+                         .bus = std::move(bus_)};
   absl::Status status = Restore(saved);
   if (status.ok() && is_late) {
     EndBus(/*kill=*/false);
