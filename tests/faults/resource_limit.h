@@ -57,6 +57,10 @@ size_t UntilAddressSpaceSuffices(
 // False: a sanitizer has taken all the address space.
 bool CanLimitAddressSpace();
 
+// False: the undefined behaviour sanitizer needs descriptors of its own, one
+// pipe for each type that it sees for the first time.
+bool CanLimitDescriptorsOfThreads();
+
 // Runs it in a copy of this process.  True: it came to its end and nothing in
 // it failed.
 bool SucceedsInChild(absl::FunctionRef<void()> run);
