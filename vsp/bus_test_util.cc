@@ -160,11 +160,14 @@ void TestGuest::Connect(Bus& bus) {
 TestGuest::Channel& TestGuest::StartGpadl(uint32_t id, uint32_t data_pages) {
   Channel& channel = channels[id];
   channel.id = ChannelId{id};
-  channel.pages.clear();
+  const uint32_t count = 2 * (data_pages + 1);
+  // The pages before, if the host has given them back.
+  if (!channel.is_torn_down || channel.pages.size() != count) {
+    channel.pages.clear();
+    for (uint32_t i = 0; i < count; ++i) channel.pages.push_back(next_page++);
+  }
   channel.is_torn_down = false;
   channel.open_status = ~0u;
-  const uint32_t count = 2 * (data_pages + 1);
-  for (uint32_t i = 0; i < count; ++i) channel.pages.push_back(next_page++);
   FERRYBUS_CHECK(next_page <= memory->page_count(), "guest RAM is too small");
   const auto gpadl =
       connection.CreateGpadl(channel.id, channel.pages, count * 4096, 0);

@@ -88,6 +88,8 @@ std::vector<std::byte> PipeHarness::TakeMessage() {
 void PipeHarness::Close() {
   guest_.Close(guest_.channels[1]);
   Pump();
+  guest_.TearDown(guest_.channels[1]);
+  Pump();
   payloads.clear();
 }
 
