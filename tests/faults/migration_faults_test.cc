@@ -61,8 +61,10 @@ void MoveWithFault(const WorldOptions& options, const Fault& fault) {
               .during_delay = [&] { world.Pass(absl::Seconds(7)); },
               .starve = [] { StarveThread(StopForEver); }});
   std::thread([&] { RunUntilFault(world, planned); }).detach();
-  stepper->mutex.LockWhen(absl::Condition(&stepper->is_over));
-  stepper->mutex.Unlock();
+  {
+    absl::MutexLock lock(&stepper->mutex);
+    stepper->mutex.Await(absl::Condition(&stepper->is_over));
+  }
   if (!planned.has_happened()) return;
   if (fault.kind == FaultKind::kKill || fault.kind == FaultKind::kNoMemory) {
     world.Abandon(IsOfSource(fault.point));
