@@ -57,6 +57,20 @@ int Wait(pid_t child) {
   return WEXITSTATUS(status);
 }
 
+// A guest and a host that are connected.
+struct Sides {
+  Sides() {
+    harness.guest().AddDriver(kTestInterface, &driver);
+    harness.StartHost(&device);
+    EXPECT_TRUE(harness.guest().Connect().ok());
+    EXPECT_TRUE(harness.Pump());
+  }
+  CountedTraffic traffic;
+  MoveHarness harness{MoveHarness::Options()};
+  EchoDriver driver{&traffic};
+  PiledDevice device{vsp::IncomingPolicy::kResume, &traffic};
+};
+
 // What the processes of a test tell each other, beside the bus.
 struct Progress {
   std::atomic<uint64_t> answered_to_guest{0};
@@ -84,8 +98,8 @@ constexpr uint64_t kRequests = 20'000;
 
 // A side's work: asks, answers what the other asks, until both have all their
 // answers.  Returns 0 if each came once.
-int GuestWork(MoveHarness& harness, CountedTraffic& traffic, EchoDriver& driver,
-              const SharedProgress& progress) {
+int GuestWork(Sides& sides, const SharedProgress& progress) {
+  auto& [traffic, harness, driver, device] = sides;
   const AnswerLedger& ledger = traffic.guest;
   while (!progress->is_guest_done || !progress->is_host_done) {
     while (ledger.asked() < kRequests && driver.SendRequest(100)) {
@@ -99,8 +113,8 @@ int GuestWork(MoveHarness& harness, CountedTraffic& traffic, EchoDriver& driver,
   return ledger.doubled() == 0 && ledger.IsEven() ? 0 : 1;
 }
 
-int HostWork(MoveHarness& harness, CountedTraffic& traffic, PiledDevice& device,
-             const SharedProgress& progress) {
+int HostWork(Sides& sides, const SharedProgress& progress) {
+  auto& [traffic, harness, driver, device] = sides;
   std::mt19937_64 random(1);
   const AnswerLedger& ledger = traffic.host;
   while (!progress->is_guest_done || !progress->is_host_done) {
@@ -130,32 +144,25 @@ TEST(ProcessFaultsTest, AStoppedSideIsWaitedFor) {
   std::mt19937_64 random(
       TestSeed("//tests:process_faults_test", "*AStoppedSideIsWaitedFor"));
   const SharedProgress progress;
-  CountedTraffic traffic;
-  MoveHarness harness{MoveHarness::Options()};
-  EchoDriver driver(&traffic);
-  PiledDevice device(vsp::IncomingPolicy::kResume, &traffic);
-  harness.guest().AddDriver(kTestInterface, &driver);
-  harness.StartHost(&device);
-  ASSERT_TRUE(harness.guest().Connect().ok());
-  ASSERT_TRUE(harness.Pump());
+  Sides sides;
 
-  const pid_t sides[] = {
-      InProcess([&] { return GuestWork(harness, traffic, driver, progress); }),
-      InProcess([&] { return HostWork(harness, traffic, device, progress); })};
+  const pid_t processes[] = {
+      InProcess([&] { return GuestWork(sides, progress); }),
+      InProcess([&] { return HostWork(sides, progress); })};
   const absl::Duration longest =
       absl::Seconds(FromEnvironment("FERRYBUS_STOP_SECONDS", 3));
   uint64_t stops = 0;
   while (!progress->is_guest_done || !progress->is_host_done) {
-    StopFor(sides[random() % 2], absl::Microseconds(random() % 3000));
+    StopFor(processes[random() % 2], absl::Microseconds(random() % 3000));
     absl::SleepFor(absl::Microseconds(random() % 1000));
     // With requests under way.
-    if (++stops == 20) StopFor(sides[0], longest);
-    if (stops == 30) StopFor(sides[1], longest);
+    if (++stops == 20) StopFor(processes[0], longest);
+    if (stops == 30) StopFor(processes[1], longest);
     ASSERT_LT(stops, 100'000u) << progress->answered_to_guest << " and "
                                << progress->answered_to_host << " answers";
   }
-  EXPECT_EQ(Wait(sides[0]), 0) << "the guest";
-  EXPECT_EQ(Wait(sides[1]), 0) << "the host";
+  EXPECT_EQ(Wait(processes[0]), 0) << "the guest";
+  EXPECT_EQ(Wait(processes[1]), 0) << "the host";
   EXPECT_GT(stops, 30u);
   std::printf("%llu stops, %llu requests of each side\n",
               static_cast<unsigned long long>(stops),
@@ -177,9 +184,9 @@ absl::Status Checkpoint(MoveHarness& harness, CheckpointFolder& folder) {
 }
 
 // Both sides under load, with a checkpoint now and then, until they are killed.
-int RunUntilKilled(MoveHarness& harness, CountedTraffic& traffic,
-                   EchoDriver& driver, PiledDevice& device,
-                   const std::string& path, const SharedProgress& progress) {
+int RunUntilKilled(Sides& sides, const std::string& path,
+                   const SharedProgress& progress) {
+  auto& [traffic, harness, driver, device] = sides;
   std::mt19937_64 random(1);
   absl::StatusOr<CheckpointFolder> folder = CheckpointFolder::Open(path);
   if (!folder.ok()) return 1;
@@ -247,17 +254,9 @@ TEST(ProcessFaultsTest, BothAreKilledAndTheMemorySurvives) {
     const std::string path = ::testing::TempDir() + "/killed";
     std::filesystem::remove_all(path);
     const SharedProgress progress;
-    CountedTraffic traffic;
-    MoveHarness harness{MoveHarness::Options()};
-    EchoDriver driver(&traffic);
-    PiledDevice device(vsp::IncomingPolicy::kResume, &traffic);
-    harness.guest().AddDriver(kTestInterface, &driver);
-    harness.StartHost(&device);
-    ASSERT_TRUE(harness.guest().Connect().ok());
-    ASSERT_TRUE(harness.Pump());
-    const pid_t both = InProcess([&] {
-      return RunUntilKilled(harness, traffic, driver, device, path, progress);
-    });
+    Sides sides;
+    const pid_t both =
+        InProcess([&] { return RunUntilKilled(sides, path, progress); });
     while (progress->checkpoints == 0 && waitpid(both, nullptr, WNOHANG) == 0) {
       absl::SleepFor(absl::Microseconds(100));
     }
@@ -265,7 +264,7 @@ TEST(ProcessFaultsTest, BothAreKilledAndTheMemorySurvives) {
     kill(both, SIGKILL);
     ASSERT_EQ(Wait(both), -1) << "it ended by itself";
     checkpoints += progress->checkpoints;
-    ServeANewGuest(harness, path);
+    ServeANewGuest(sides.harness, path);
     ASSERT_FALSE(HasFailure()) << "kill " << i;
   }
   std::printf("%d kills, %llu checkpoints\n", kills,

@@ -150,4 +150,33 @@ void HandoverWorld::OnOpenRefused(const vsp::ServerChannel& channel,
   refused_ = why;
 }
 
+absl::Status OpenBothEnds() {
+  const auto world = HandoverWorld::Create();
+  if (!world.ok()) return world.status();
+  const absl::Status status = (*world)->Connect();
+  if (status.ok()) (*world)->AskAndSave();
+  return status;
+}
+
+void Takeovers::Renew() {
+  world_ = *HandoverWorld::Create();
+  ASSERT_TRUE(world_->Connect().ok());
+  world_->AskAndSave();
+}
+
+absl::Status Takeovers::TakeOver() {
+  const absl::Status status = world_->TakeOver();
+  if (!status.ok()) return status;
+  world_->Finish();
+  world_->DropHost();
+  return status;
+}
+
+void Takeovers::Look(const absl::Status& status) {
+  if (!status.ok()) {
+    EXPECT_TRUE(TakeOver().ok());
+  }
+  Renew();
+}
+
 }  // namespace ferrybus::testing

@@ -62,6 +62,24 @@ class HandoverWorld final : public vsp::BusObserver {
   absl::Status refused_;
 };
 
+// What the tests of limits try.  Both ends of a port, with a channel and
+// traffic:
+absl::Status OpenBothEnds();
+
+// Hosts that take over, each from another one that saved itself.
+class Takeovers {
+ public:
+  Takeovers() { Renew(); }
+  absl::Status TakeOver();
+  // After one, without a limit: what failed works now.  Then a new world.
+  void Look(const absl::Status& status);
+
+ private:
+  void Renew();
+
+  std::unique_ptr<HandoverWorld> world_;
+};
+
 }  // namespace ferrybus::testing
 
 #endif  // FERRYBUS_TESTS_FAULTS_HANDOVER_WORLD_H_

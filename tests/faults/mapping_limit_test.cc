@@ -38,41 +38,18 @@ class MappingLimitTest : public ::testing::Test {
 // bad:K10
 TEST_F(MappingLimitTest, BothEndsOfAPort) {
   EXPECT_TRUE(SucceedsInChild([] {
-    const auto open = [] {
-      const auto world = HandoverWorld::Create();
-      if (!world.ok()) return world.status();
-      const absl::Status status = (*world)->Connect();
-      if (status.ok()) (*world)->AskAndSave();
-      return status;
-    };
-    EXPECT_GT(UntilAddressSpaceSuffices("both ends", open), 0u);
+    EXPECT_GT(UntilAddressSpaceSuffices("both ends", OpenBothEnds), 0u);
   }));
 }
 
 // bad:K10
 TEST_F(MappingLimitTest, HostThatTakesOver) {
   EXPECT_TRUE(SucceedsInChild([] {
-    std::unique_ptr<HandoverWorld> world;
-    const auto renew = [&world] {
-      world = *HandoverWorld::Create();
-      ASSERT_TRUE(world->Connect().ok());
-      world->AskAndSave();
-    };
-    renew();
-    const auto take_over = [&world] {
-      const absl::Status status = world->TakeOver();
-      if (!status.ok()) return status;
-      world->Finish();
-      world->DropHost();
-      return status;
-    };
-    const auto again = [&](const absl::Status& status) {
-      if (!status.ok()) {
-        EXPECT_TRUE(take_over().ok());
-      }
-      renew();
-    };
-    EXPECT_GT(UntilAddressSpaceSuffices("taking over", take_over, again), 0u);
+    Takeovers takeovers;
+    EXPECT_GT(UntilAddressSpaceSuffices(
+                  "taking over", [&] { return takeovers.TakeOver(); },
+                  [&](const absl::Status& status) { takeovers.Look(status); }),
+              0u);
   }));
 }
 

@@ -66,41 +66,17 @@ class DescriptorLimitTest : public ::testing::Test {
 // Memfds, eventfds, sockets, epoll.
 // bad:K10
 TEST_F(DescriptorLimitTest, BothEndsOfAPort) {
-  const auto open = [] {
-    const auto world = HandoverWorld::Create();
-    if (!world.ok()) return world.status();
-    const absl::Status status = (*world)->Connect();
-    if (status.ok()) (*world)->AskAndSave();
-    return status;
-  };
   // Two ports of five, guest memory of its own, and the host's bus and epoll.
-  EXPECT_GE(UntilDescriptorsSuffice("both ends", open), 13u);
+  EXPECT_GE(UntilDescriptorsSuffice("both ends", OpenBothEnds), 13u);
 }
 
 // The port comes over a socket, and may be cut; the host is restored.
 // bad:K10
 TEST_F(DescriptorLimitTest, HostThatTakesOver) {
-  std::unique_ptr<HandoverWorld> world;
-  const auto renew = [&world] {
-    world = *HandoverWorld::Create();
-    ASSERT_TRUE(world->Connect().ok());
-    world->AskAndSave();
-  };
-  renew();
-  const auto take_over = [&world] {
-    const absl::Status status = world->TakeOver();
-    if (!status.ok()) return status;
-    world->Finish();
-    world->DropHost();
-    return status;
-  };
+  Takeovers takeovers;
   const size_t needed = UntilDescriptorsSuffice(
-      "taking over", take_over, [&](const absl::Status& status) {
-        if (!status.ok()) {
-          EXPECT_TRUE(take_over().ok());
-        }
-        renew();
-      });
+      "taking over", [&] { return takeovers.TakeOver(); },
+      [&](const absl::Status& status) { takeovers.Look(status); });
   // The test's two sockets, the port, the host's bus and epoll.
   EXPECT_EQ(needed, 9u);
 }
