@@ -7,10 +7,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -399,9 +401,13 @@ TEST(UnixTransportTest, BytesThatAreNoFrameEndTheConnection) {
   }
   // Whatever it answers, it ends: nobody waits for ever.
   for (const UniqueFd& raw : raws) {
+    const timeval patience = {.tv_sec = 10, .tv_usec = 0};
+    setsockopt(raw.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     char buffer[4096];
-    while (recv(raw.get(), buffer, sizeof(buffer), 0) > 0) {
+    ssize_t got = 0;
+    while ((got = recv(raw.get(), buffer, sizeof(buffer), 0)) > 0) {
     }
+    EXPECT_TRUE(got == 0 || errno == ECONNRESET) << "case " << &raw - &raws[0];
   }
   raws.clear();
   EXPECT_TRUE(DescriptorsAre(open_before)) << OpenDescriptors();
